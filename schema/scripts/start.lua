@@ -1,0 +1,43 @@
+#!lua flags=allow-oom
+-- Begins attempts: each lane entry read from the group becomes one `processing` event.
+--
+-- KEYS  journal, lane, then per task: record
+-- ARGV  group, worker, then per task: token (lane entry id), event
+-- reply per task: {'OK', first n, submitted event's `e`} | {'BUSY'} | {'LOST'}
+--   OK    also for a repeated call of the same worker, without a second event
+--   BUSY  another worker holds this very entry (its group was created anew): leave it alone
+--   LOST  the entry is no task's token any more: it has been taken off the lane
+local journal, lane, group, worker = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local replies = {}
+local task = 0
+for a = 3, #ARGV, 2 do
+  local record, token, event = KEYS[3 + task], ARGV[a], ARGV[a + 1]
+  task = task + 1
+  local r = redis.call('HMGET', record, 's', 'q', 'w', 'f')
+  local reply
+  if r[2] ~= token or r[1] == 'Z' then
+    redis.call('XACK', lane, group, token)
+    redis.call('XDEL', lane, token)
+    reply = { 'LOST' }
+  elseif r[1] == 'P' and r[3] ~= worker then
+    reply = { 'BUSY' }
+  else
+    local first = r[4]
+    local entry = redis.call('XRANGE', journal, '0-' .. first, '0-' .. first)
+    local submitted = ''
+    if entry[1] then
+      local fields = entry[1][2]
+      for i = 1, #fields, 2 do
+        if fields[i] == 'e' then submitted = fields[i + 1] end
+      end
+    end
+    if r[1] == 'Q' then
+      local id = string.sub(record, -36)
+      redis.call('XADD', journal, '0-*', 'type', 'processing', 'task', id, 'first', first, 'e', event)
+      redis.call('HSET', record, 's', 'P', 'w', worker)
+    end
+    reply = { 'OK', first, submitted }
+  end
+  replies[task] = reply
+end
+return replies

@@ -1,0 +1,307 @@
+//! What can happen to a task, and the bytes it is stored as.
+//!
+//! One state change is one entry of a partition's stream, with four fields:
+//!
+//! | field | content |
+//! |---|---|
+//! | `type` | the event's type, in plain text (`submitted`, `completed`, …) |
+//! | `task` | the task's id, in plain text |
+//! | `first` | number of the task's own `submitted` event in this partition, `0` in that event itself |
+//! | `e` | the rest: MessagePack, named fields, see [`Stored`] |
+//!
+//! The first three are readable in `redis-cli`; the entry's id is the event's number (see [`crate::id::Position`]).
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Position, TaskId};
+
+/// The encoding's version, in every stored event. A reader of version N reads every version up to N.
+pub const ENCODING: u8 = 1;
+
+/// One thing that happened, as it stands in the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub position: Position,
+    pub task: TaskId,
+    /// Where the task's `submitted` event stands (same partition); equal to `position` for that event itself.
+    pub first: Position,
+    pub meta: Meta,
+    pub change: Change,
+}
+
+/// What every event carries, whatever happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// When it happened by the clock of the process that saw it, in microseconds since 1970-01-01 UTC.
+    pub at_us: i64,
+    pub tenant: String,
+    /// Who did it: `api`, `analyzer/<worker>`, `reaper/<worker>`, or the caller's name once callers have one.
+    pub actor: String,
+    /// The attempt this belongs to, counted from 1; 0 before the first.
+    pub attempt: u32,
+    /// W3C `traceparent` of the request that caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+/// What happened. Past tense; one variant an event type.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    Submitted(Submitted),
+    Processing(Processing),
+    Completed(Completed),
+    Failed(Failed),
+    RetryScheduled(RetryScheduled),
+    Cancelled(Cancelled),
+    DeadLettered(DeadLettered),
+    Redriven(Redriven),
+    BatchReceived(BatchReceived),
+    /// An entry this release cannot read: a later release's type, or broken bytes. A value, so that no reader stops.
+    Unknown(Unknown),
+}
+
+/// A task was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    pub task_type: String,
+    pub model_version: String,
+    /// The caller's document: JSON text, as it was sent.
+    pub data: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<u64>,
+    /// Where to announce the outcome, beside the configured endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
+    /// The upload it came in with, and its line there (counted from 1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchLine>,
+    /// The failed or cancelled task this one repeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<TaskId>,
+}
+
+/// A task's own webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Webhook {
+    pub url: String,
+    /// The signing secret, sealed (see [`crate::seal`]); never in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "serde_bytes_option")]
+    pub sealed_secret: Option<Vec<u8>>,
+}
+
+/// A task's place in a batch upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchLine {
+    pub id: uuid::Uuid,
+    pub line: u32,
+}
+
+/// An analyzer began an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Processing {
+    pub worker: String,
+}
+
+/// The attempt gave a result: terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completed {
+    pub task_type: String,
+    /// The version that answered, resolved from what was asked for.
+    pub model_version: String,
+    /// The result document: JSON text.
+    pub result: String,
+    /// Time in the model, shared by all tasks of the micro-batch, in microseconds.
+    pub inference_us: u64,
+    /// How many tasks the micro-batch held.
+    pub batch_size: u32,
+}
+
+/// The task failed for good: terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    pub task_type: String,
+    pub model_version: String,
+    /// A stable word to filter by: `bad_input`, `timeout`, `panic`, `worker_lost`, …
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// `true` when repeating could not have helped, `false` when the attempts were used up.
+    pub permanent: bool,
+}
+
+/// The attempt failed and will be repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryScheduled {
+    pub code: String,
+    pub message: String,
+    /// The attempt that comes next; equal to the one that ended when it was handed back without being used up.
+    pub next_attempt: u32,
+    /// When it is due, in microseconds since 1970-01-01 UTC.
+    pub due_us: i64,
+}
+
+/// Somebody withdrew the task: terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    pub reason: String,
+}
+
+/// The failed task was put on the dead-letter list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLettered {
+    pub code: String,
+}
+
+/// The task was taken off the dead-letter list and repeated as another task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redriven {
+    pub as_task: TaskId,
+}
+
+/// A batch upload ended. Its event's `task` field is the batch's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchReceived {
+    pub accepted: u32,
+    pub rejected: u32,
+}
+
+/// Why an entry could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    pub event_type: String,
+    pub reason: String,
+}
+
+impl Change {
+    /// The word in the stream's `type` field.
+    #[must_use]
+    pub fn event_type(&self) -> &str {
+        match self {
+            Self::Submitted(_) => "submitted",
+            Self::Processing(_) => "processing",
+            Self::Completed(_) => "completed",
+            Self::Failed(_) => "failed",
+            Self::RetryScheduled(_) => "retry_scheduled",
+            Self::Cancelled(_) => "cancelled",
+            Self::DeadLettered(_) => "dead_lettered",
+            Self::Redriven(_) => "redriven",
+            Self::BatchReceived(_) => "batch_received",
+            Self::Unknown(unknown) => &unknown.event_type,
+        }
+    }
+
+    /// Whether this ends a task. Exactly one such event a task is ever stored.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Completed(_) | Self::Failed(_) | Self::Cancelled(_))
+    }
+}
+
+/// The MessagePack document in field `e`: a map with named fields.
+#[derive(Deserialize)]
+struct Stored<B> {
+    /// [`ENCODING`] when it was written.
+    v: u8,
+    meta: Meta,
+    body: B,
+}
+
+/// [`Stored`], borrowed for writing.
+#[derive(Serialize)]
+struct StoredRef<'a, B> {
+    v: u8,
+    meta: &'a Meta,
+    body: &'a B,
+}
+
+/// Encodes what goes into field `e`.
+///
+/// # Panics
+/// On [`Change::Unknown`], which is only ever read.
+#[must_use]
+pub fn encode(meta: &Meta, change: &Change) -> Vec<u8> {
+    fn pack<B: Serialize>(meta: &Meta, body: &B) -> Vec<u8> {
+        rmp_serde::to_vec_named(&StoredRef { v: ENCODING, meta, body })
+            .expect("writing to memory cannot fail, and every map has a known length")
+    }
+    match change {
+        Change::Submitted(body) => pack(meta, body),
+        Change::Processing(body) => pack(meta, body),
+        Change::Completed(body) => pack(meta, body),
+        Change::Failed(body) => pack(meta, body),
+        Change::RetryScheduled(body) => pack(meta, body),
+        Change::Cancelled(body) => pack(meta, body),
+        Change::DeadLettered(body) => pack(meta, body),
+        Change::Redriven(body) => pack(meta, body),
+        Change::BatchReceived(body) => pack(meta, body),
+        Change::Unknown(unknown) => unreachable!("{} is read, never written", unknown.event_type),
+    }
+}
+
+/// Decodes field `e` of an entry of type `event_type`. Total: what cannot be read comes back as [`Change::Unknown`].
+#[must_use]
+pub fn decode(event_type: &str, bytes: &[u8]) -> (Meta, Change) {
+    fn unpack<B: DeserializeOwned>(bytes: &[u8], wrap: fn(B) -> Change) -> Result<(Meta, Change), String> {
+        let stored: Stored<B> = rmp_serde::from_slice(bytes).map_err(|error| error.to_string())?;
+        if stored.v == 0 || stored.v > ENCODING {
+            return Err(format!("encoding version {} is not known to this release", stored.v));
+        }
+        Ok((stored.meta, wrap(stored.body)))
+    }
+    let decoded = match event_type {
+        "submitted" => unpack(bytes, Change::Submitted),
+        "processing" => unpack(bytes, Change::Processing),
+        "completed" => unpack(bytes, Change::Completed),
+        "failed" => unpack(bytes, Change::Failed),
+        "retry_scheduled" => unpack(bytes, Change::RetryScheduled),
+        "cancelled" => unpack(bytes, Change::Cancelled),
+        "dead_lettered" => unpack(bytes, Change::DeadLettered),
+        "redriven" => unpack(bytes, Change::Redriven),
+        "batch_received" => unpack(bytes, Change::BatchReceived),
+        _ => Err("this release knows no such event type".to_owned()),
+    };
+    decoded.unwrap_or_else(|reason| {
+        let meta = Meta { at_us: 0, tenant: String::new(), actor: String::new(), attempt: 0, trace: None };
+        (meta, Change::Unknown(Unknown { event_type: event_type.to_owned(), reason }))
+    })
+}
+
+/// Microseconds since 1970-01-01 UTC by this machine's clock.
+#[must_use]
+pub fn now_us() -> i64 {
+    chrono::Utc::now().timestamp_micros()
+}
+
+/// MessagePack `bin` for an optional byte string (serde's default would write an array of numbers).
+mod serde_bytes_option {
+    use serde::{Deserializer, Serializer, de};
+
+    #[expect(clippy::ref_option, reason = "serde's `with` passes the field by reference")]
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => serializer.serialize_bytes(bytes),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+        struct Bytes;
+        impl<'de> de::Visitor<'de> for Bytes {
+            type Value = Option<Vec<u8>>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a byte string or nothing")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(Some(bytes.to_vec()))
+            }
+            fn visit_none<E>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+        }
+        deserializer.deserialize_any(Bytes)
+    }
+}

@@ -1,0 +1,50 @@
+//! The MySQL side: migrations, and what the process must know before it writes.
+//!
+//! The SQL runs unchanged on MySQL 8 and 9 and on MariaDB 10.6 and later. Row keys come from the journal (see
+//! [`crate::id::row_id`]).
+
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+
+/// Forward-only migrations; each file explains its columns.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// A pool whose sessions are set the way the projection needs them: READ COMMITTED (REPEATABLE READ lets an insert wait
+/// behind a claiming reader's gap locks), UTC, strict mode.
+///
+/// # Errors
+/// When the URL cannot be read; the text does not repeat it. Connections are opened on first use.
+pub fn pool(url: &str, max_connections: u32) -> Result<MySqlPool, sqlx::Error> {
+    let options: MySqlConnectOptions =
+        url.parse().map_err(|_: sqlx::Error| sqlx::Error::Configuration("the database URL cannot be read".into()))?;
+    Ok(MySqlPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(Duration::from_secs(5))
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                sqlx::Executor::execute(
+                    connection,
+                    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, \
+                     SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ZERO_DATE')",
+                )
+                .await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options))
+}
+
+/// Brings the tables to this release's shape. Safe to call at once from several processes.
+///
+/// # Errors
+/// When a migration fails or the database is newer than this release.
+pub async fn migrate(pool: &MySqlPool) -> Result<(), sqlx::migrate::MigrateError> {
+    MIGRATIONS.run(pool).await
+}
+
+/// `DATETIME(6)` from microseconds since 1970-01-01 UTC.
+#[must_use]
+pub fn datetime(at_us: i64) -> chrono::NaiveDateTime {
+    chrono::DateTime::from_timestamp_micros(at_us).unwrap_or_default().naive_utc()
+}
