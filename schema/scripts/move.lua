@@ -11,11 +11,11 @@ for a = 2, #ARGV, 2 do
   task = task + 1
   local due = redis.call('ZSCORE', KEYS[1], id)
   if due and tonumber(due) <= tonumber(ARGV[1]) then
-    local r = redis.call('HMGET', record, 's', 'a')
+    local r = redis.call('HMGET', record, 's', 'a', 'm')
     redis.call('ZREM', KEYS[1], id)
     if r[1] == 'D' then
       redis.call('SADD', KEYS[2], name)
-      local token = redis.call('XADD', lane, '*', 'i', id, 'a', r[2])
+      local token = redis.call('XADD', lane, '*', 'i', id, 'a', r[2], 'm', r[3] or '')
       redis.call('HSET', record, 's', 'Q', 'q', token)
       moved = moved + 1
     end

@@ -11,12 +11,12 @@
 local journal, lane, delayed, dead, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, token, action = ARGV[1], ARGV[2], ARGV[7]
 if #redis.call('XPENDING', lane, group, 'IDLE', ARGV[3], token, token, 1) == 0 then return 'ALIVE' end
-local r = redis.call('HMGET', record, 's', 'q', 'f', 'a', 'u')
+local r = redis.call('HMGET', record, 's', 'q', 'f', 'a', 'u', 'm')
 local live = r[2] == token and r[1] ~= 'Z'
 if (live and r[1] or '') ~= ARGV[4] then return 'CHANGED' end
 local id = string.sub(record, -36)
 if action == 'requeue' then
-  local token2 = redis.call('XADD', lane, '*', 'i', id, 'a', r[4])
+  local token2 = redis.call('XADD', lane, '*', 'i', id, 'a', r[4], 'm', r[6] or '')
   redis.call('HSET', record, 'q', token2)
   redis.call('HINCRBY', record, 'r', 1)
 elseif action == 'retry' then

@@ -4,14 +4,16 @@
 --
 -- KEYS  journal, lanes, then per task: lane, record, idempotency key (the record again when there is none)
 -- ARGV  lane capacity (0 = none), seconds to keep an idempotency key,
---       then per task: id, event, lane name, fingerprint ('' = ours), seconds to keep the record ('' = default)
+--       then per task: id, event, lane name, fingerprint ('' = ours), seconds to keep the record ('' = default),
+--       context ('' = default tenant, no trace)
 -- reply per task: {'OK', id, n} | {'DUP', id, n} | {'CONFLICT', id} | {'FULL', id}
 local replies = {}
 local announced = {}
 local task = 0
-for a = 3, #ARGV, 5 do
+for a = 3, #ARGV, 6 do
   local lane, record, idem = KEYS[3 + task * 3], KEYS[4 + task * 3], KEYS[5 + task * 3]
-  local id, event, name, print, keep = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+  local id, event, name, print = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
+  local keep, context = ARGV[a + 4], ARGV[a + 5]
   task = task + 1
 
   -- Read and judge everything before the first write: a script that fails half-way is not rolled back.
@@ -36,15 +38,16 @@ for a = 3, #ARGV, 5 do
   if not reply then
     local position = redis.call('XADD', KEYS[1], '0-*', 'type', 'submitted', 'task', id, 'first', '0', 'e', event)
     local n = string.sub(position, 3)
-    local token = redis.call('XADD', lane, '*', 'i', id, 'a', '1')
+    local token = redis.call('XADD', lane, '*', 'i', id, 'a', '1', 'm', context)
     if not announced[name] then
       redis.call('SADD', KEYS[2], name)
       announced[name] = true
     end
-    if print == '' and keep == '' then
+    if print == '' and keep == '' and context == '' then
       redis.call('HSET', record, 's', 'Q', 'a', '1', 'q', token, 'f', n, 'l', name)
     else
-      redis.call('HSET', record, 's', 'Q', 'a', '1', 'q', token, 'f', n, 'l', name, 'h', print, 'u', keep)
+      redis.call('HSET', record, 's', 'Q', 'a', '1', 'q', token, 'f', n, 'l', name, 'h', print, 'u', keep,
+        'm', context)
     end
     if idem ~= record then redis.call('SET', idem, print .. '|' .. id, 'EX', ARGV[2]) end
     reply = { 'OK', id, n }

@@ -197,10 +197,7 @@ pub fn row_id(position: Position) -> u64 {
 /// The position behind a row's key: the inverse of [`row_id`].
 #[must_use]
 pub fn position_of_row(id: u64) -> Position {
-    Position {
-        partition: Partition((id % u64::from(MAX_PARTITIONS)) as u16),
-        n: id / u64::from(MAX_PARTITIONS),
-    }
+    Position { partition: Partition((id % u64::from(MAX_PARTITIONS)) as u16), n: id / u64::from(MAX_PARTITIONS) }
 }
 
 /// How far a reader of the whole journal has come: the last number seen in each partition. Written as the numbers

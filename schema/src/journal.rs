@@ -98,7 +98,12 @@ impl FromRedisValue for Entries {
     fn from_redis_value(value: Value) -> Result<Self, redis::ParsingError> {
         match value {
             Value::Nil => Ok(Self::default()),
-            Value::Array(entries) => entries.into_iter().map(entry).collect::<Option<_>>().map(Self).ok_or("an entry of a stream is not an id with fields".into()),
+            Value::Array(entries) => entries
+                .into_iter()
+                .map(entry)
+                .collect::<Option<_>>()
+                .map(Self)
+                .ok_or("an entry of a stream is not an id with fields".into()),
             _ => Err("the reply is no list of stream entries".into()),
         }
     }
@@ -107,7 +112,9 @@ impl FromRedisValue for Entries {
 /// `[id, [name, value, …]]`, taken apart without copying the event's bytes. `None` when it has another shape; an entry
 /// deleted under a reader (`[id, nil]`) comes back empty and reads as unreadable.
 fn entry(value: Value) -> Option<Entry> {
-    let Value::Array(parts) = value else { return None };
+    let Value::Array(parts) = value else {
+        return None;
+    };
     let mut parts = parts.into_iter();
     let mut entry = Entry { id: text(parts.next()?)?, ..Entry::default() };
     let fields = match parts.next()? {
@@ -122,7 +129,9 @@ fn entry(value: Value) -> Option<Entry> {
             "task" => entry.task = text(value)?,
             "first" => entry.first = text(value)?,
             "e" => {
-                let Value::BulkString(bytes) = value else { return None };
+                let Value::BulkString(bytes) = value else {
+                    return None;
+                };
                 entry.bytes = bytes;
             }
             _ => {}
@@ -133,7 +142,9 @@ fn entry(value: Value) -> Option<Entry> {
 
 fn text(value: Value) -> Option<String> {
     match value {
-        Value::BulkString(bytes) => Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())),
+        Value::BulkString(bytes) => Some(
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        ),
         Value::SimpleString(text) => Some(text),
         _ => None,
     }

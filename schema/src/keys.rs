@@ -60,7 +60,8 @@ impl Keys {
         format!("{{{}:{partition}}}:journal", self.prefix)
     }
 
-    /// Stream of references to waiting tasks of one task type and model version. Fields: `i` task id, `a` attempt.
+    /// Stream of references to waiting tasks of one task type and model version. Fields:
+    /// `i` task id, `a` attempt, `m` context (see [`crate::script::Context`]).
     #[must_use]
     pub fn lane(&self, partition: Partition, lane: &Lane) -> String {
         format!("{{{}:{partition}}}:lane:{lane}", self.prefix)
@@ -77,7 +78,7 @@ impl Keys {
     /// `q` token: the id of its lane entry, which fences every later step of the attempt, `w` worker,
     /// `f` number of its `submitted` event, `l` lane, `r` times requeued before a start, `t` last attempt's token,
     /// `o` outcome and `e` number of the terminal event once ended,
-    /// `h` fingerprint of the request when the caller brought the id, `u` seconds to keep it after its end.
+    /// `h` fingerprint of the request when the caller brought the id, `u` seconds to keep it after its end, `m` context.
     #[must_use]
     pub fn record(&self, partition: Partition, task: TaskId) -> String {
         format!("{{{}:{partition}}}:task:{task}", self.prefix)

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind,
+};
 use tokio::sync::Mutex;
 
 use crate::script::{Arg, Script};
@@ -85,7 +87,12 @@ impl Link {
     ///
     /// # Errors
     /// See [`LinkError`].
-    pub async fn eval<T: FromRedisValue>(&self, script: &Script, keys: &[String], args: &[Arg<'_>]) -> Result<T, LinkError> {
+    pub async fn eval<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[Arg<'_>],
+    ) -> Result<T, LinkError> {
         self.repeat(async |mut connection: MultiplexedConnection| {
             match script.by_hash(keys, args).query_async(&mut connection).await {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -120,7 +127,10 @@ impl Link {
             .map_err(|error| LinkError::Unavailable(error.to_string()))
     }
 
-    async fn repeat<T>(&self, mut call: impl AsyncFnMut(MultiplexedConnection) -> Result<T, RedisError>) -> Result<T, LinkError> {
+    async fn repeat<T>(
+        &self,
+        mut call: impl AsyncFnMut(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, LinkError> {
         let give_up = Instant::now() + self.shared.deadline;
         let mut wait = RETRY_FIRST;
         loop {
@@ -178,7 +188,10 @@ enum Verdict {
 
 /// Whether the connection behind an error is of no further use.
 fn breaks_connection(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error()
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_connection_dropped()
+        || error.is_unrecoverable_error()
         || matches!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly))
 }
 

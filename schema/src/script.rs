@@ -12,7 +12,7 @@ use redis::{Cmd, Value};
 use crate::id::{Partition, TaskId};
 use crate::keys::{Keys, Lane};
 use crate::link::{Link, LinkError};
-use crate::{DEDUPE_TTL_S, RESULT_TTL_S};
+use crate::{DEDUPE_TTL_S, DEFAULT_TENANT, RESULT_TTL_S};
 
 /// A Lua script and the hash Redis knows it by.
 #[derive(Debug)]
@@ -82,6 +82,44 @@ pub struct Submit {
     pub fingerprint: Option<Vec<u8>>,
     /// Key of [`Keys::idempotency`], in the task's partition.
     pub idempotency_key: Option<String>,
+    /// What the worker's events repeat.
+    pub context: Context,
+}
+
+/// What every event of a task repeats and a worker must know before it has read the task: it travels with the lane
+/// entry (field `m`). The default writes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    pub tenant: String,
+    pub trace: Option<String>,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self { tenant: DEFAULT_TENANT.to_owned(), trace: None }
+    }
+}
+
+impl Context {
+    /// The lane entry's field `m`: `<tenant> <traceparent>`, empty for the default.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        match &self.trace {
+            None if self.tenant == DEFAULT_TENANT => String::new(),
+            trace => format!("{} {}", self.tenant, trace.as_deref().unwrap_or("")),
+        }
+    }
+
+    /// Reads [`Self::encode`] back; anything else reads as the default.
+    #[must_use]
+    pub fn decode(text: &str) -> Self {
+        match text.split_once(' ') {
+            Some((tenant, trace)) => {
+                Self { tenant: tenant.to_owned(), trace: (!trace.is_empty()).then(|| trace.to_owned()) }
+            }
+            None => Self::default(),
+        }
+    }
 }
 
 /// What became of a [`Submit`].
@@ -101,7 +139,13 @@ pub enum Submission {
 ///
 /// # Errors
 /// [`LinkError::OutOfMemory`] when Redis is full; else see [`LinkError`]. Calling again is safe.
-pub async fn submit(link: &Link, keys: &Keys, partition: Partition, tasks: &[Submit], lane_capacity: u64) -> Result<Vec<Submission>, LinkError> {
+pub async fn submit(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    tasks: &[Submit],
+    lane_capacity: u64,
+) -> Result<Vec<Submission>, LinkError> {
     let mut names = vec![keys.journal(partition), keys.lanes(partition)];
     let mut args = vec![number(lane_capacity), number(DEDUPE_TTL_S)];
     for task in tasks {
@@ -114,6 +158,7 @@ pub async fn submit(link: &Link, keys: &Keys, partition: Partition, tasks: &[Sub
         args.push(word(task.lane.to_string()));
         args.push(task.fingerprint.as_deref().map_or(Cow::Borrowed(&[][..]), bytes));
         args.push(if task.fingerprint.is_some() { number(DEDUPE_TTL_S) } else { Cow::Borrowed(&[]) });
+        args.push(word(task.context.encode()));
     }
     let replies: Vec<Vec<Value>> = link.eval(&SUBMIT, &names, &args).await?;
     replies.iter().map(|reply| read_submission(reply)).collect()
@@ -153,7 +198,14 @@ pub enum Started {
 ///
 /// # Errors
 /// See [`LinkError`].
-pub async fn start(link: &Link, keys: &Keys, partition: Partition, lane: &Lane, worker: &str, starts: &[Start]) -> Result<Vec<Started>, LinkError> {
+pub async fn start(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    lane: &Lane,
+    worker: &str,
+    starts: &[Start],
+) -> Result<Vec<Started>, LinkError> {
     let mut names = vec![keys.journal(partition), keys.lane(partition, lane)];
     let mut args = vec![bytes(lane.group().as_bytes()), bytes(worker.as_bytes())];
     for start in starts {
@@ -201,7 +253,14 @@ pub enum Held {
 ///
 /// # Errors
 /// See [`LinkError`].
-pub async fn finish(link: &Link, keys: &Keys, partition: Partition, lane: &Lane, now_ms: i64, ends: &[Finish]) -> Result<Vec<Held>, LinkError> {
+pub async fn finish(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    lane: &Lane,
+    now_ms: i64,
+    ends: &[Finish],
+) -> Result<Vec<Held>, LinkError> {
     let mut names = vec![keys.journal(partition), keys.lane(partition, lane), keys.dead(partition)];
     let mut args = vec![bytes(lane.group().as_bytes()), number(now_ms), number(RESULT_TTL_S)];
     for end in ends {
@@ -238,7 +297,13 @@ pub struct Retry {
 ///
 /// # Errors
 /// See [`LinkError`].
-pub async fn retry(link: &Link, keys: &Keys, partition: Partition, lane: &Lane, retries: &[Retry]) -> Result<Vec<Held>, LinkError> {
+pub async fn retry(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    lane: &Lane,
+    retries: &[Retry],
+) -> Result<Vec<Held>, LinkError> {
     let mut names = vec![keys.journal(partition), keys.lane(partition, lane), keys.delayed(partition)];
     let mut args = vec![bytes(lane.group().as_bytes())];
     for retry in retries {
@@ -290,7 +355,14 @@ pub struct Reap {
 ///
 /// # Errors
 /// See [`LinkError`].
-pub async fn reap(link: &Link, keys: &Keys, partition: Partition, lane: &Lane, now_ms: i64, reap: &Reap) -> Result<Reaped, LinkError> {
+pub async fn reap(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    lane: &Lane,
+    now_ms: i64,
+    reap: &Reap,
+) -> Result<Reaped, LinkError> {
     let names = [
         keys.journal(partition),
         keys.lane(partition, lane),
@@ -327,7 +399,13 @@ pub async fn reap(link: &Link, keys: &Keys, partition: Partition, lane: &Lane, n
 ///
 /// # Errors
 /// See [`LinkError`].
-pub async fn move_due(link: &Link, keys: &Keys, partition: Partition, now_ms: i64, due: &[(TaskId, Lane)]) -> Result<u64, LinkError> {
+pub async fn move_due(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    now_ms: i64,
+    due: &[(TaskId, Lane)],
+) -> Result<u64, LinkError> {
     let mut names = vec![keys.delayed(partition), keys.lanes(partition)];
     let mut args = vec![number(now_ms)];
     for (task, lane) in due {
@@ -353,13 +431,16 @@ pub enum Cancellation {
 ///
 /// # Errors
 /// See [`LinkError`].
-pub async fn cancel(link: &Link, keys: &Keys, partition: Partition, lane: &Lane, task: TaskId, event: &[u8]) -> Result<Cancellation, LinkError> {
-    let names = [
-        keys.journal(partition),
-        keys.lane(partition, lane),
-        keys.delayed(partition),
-        keys.record(partition, task),
-    ];
+pub async fn cancel(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    lane: &Lane,
+    task: TaskId,
+    event: &[u8],
+) -> Result<Cancellation, LinkError> {
+    let names =
+        [keys.journal(partition), keys.lane(partition, lane), keys.delayed(partition), keys.record(partition, task)];
     let args = [bytes(lane.group().as_bytes()), bytes(event), number(RESULT_TTL_S)];
     let reply: Vec<Value> = link.eval(&CANCEL, &names, &args).await?;
     Ok(match text(&reply, 0)? {
@@ -382,13 +463,19 @@ pub struct Redrive {
     /// The encoded `submitted` event of the new task.
     pub submitted: Vec<u8>,
     pub lane: Lane,
+    pub context: Context,
 }
 
 /// Repeats an ended task as a new one and takes the old one off the dead-letter list.
 ///
 /// # Errors
 /// See [`LinkError`].
-pub async fn redrive(link: &Link, keys: &Keys, partition: Partition, redrive: &Redrive) -> Result<Submission, LinkError> {
+pub async fn redrive(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    redrive: &Redrive,
+) -> Result<Submission, LinkError> {
     let names = [
         keys.journal(partition),
         keys.lanes(partition),
@@ -404,6 +491,7 @@ pub async fn redrive(link: &Link, keys: &Keys, partition: Partition, redrive: &R
         bytes(&redrive.submitted),
         word(redrive.lane.to_string()),
         number(DEDUPE_TTL_S),
+        word(redrive.context.encode()),
     ];
     let reply: Vec<Value> = link.eval(&REDRIVE, &names, &args).await?;
     read_submission(&reply)
@@ -413,10 +501,17 @@ pub async fn redrive(link: &Link, keys: &Keys, partition: Partition, redrive: &R
 ///
 /// # Errors
 /// See [`LinkError`].
-pub async fn close_batch(link: &Link, keys: &Keys, partition: Partition, batch: uuid::Uuid, event: &[u8], accepted: u32, rejected: u32) -> Result<(), LinkError> {
+pub async fn close_batch(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    batch: uuid::Uuid,
+    event: &[u8],
+    accepted: u32,
+    rejected: u32,
+) -> Result<(), LinkError> {
     let names = [keys.journal(partition), keys.batch(partition, batch)];
-    let args =
-        [word(batch.to_string()), bytes(event), number(accepted), number(rejected), number(DEDUPE_TTL_S)];
+    let args = [word(batch.to_string()), bytes(event), number(accepted), number(rejected), number(DEDUPE_TTL_S)];
     link.eval::<String>(&BATCH, &names, &args).await.map(|_| ())
 }
 
@@ -424,7 +519,14 @@ pub async fn close_batch(link: &Link, keys: &Keys, partition: Partition, batch: 
 ///
 /// # Errors
 /// See [`LinkError`].
-pub async fn beat(link: &Link, keys: &Keys, partition: Partition, lane: &Lane, worker: &str, held: &[(TaskId, String)]) -> Result<Vec<bool>, LinkError> {
+pub async fn beat(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    lane: &Lane,
+    worker: &str,
+    held: &[(TaskId, String)],
+) -> Result<Vec<bool>, LinkError> {
     let mut names = vec![keys.lane(partition, lane)];
     let mut args = vec![bytes(lane.group().as_bytes()), bytes(worker.as_bytes())];
     for (task, token) in held {
@@ -461,7 +563,9 @@ pub struct LiveView {
 /// See [`LinkError`].
 pub async fn view(link: &Link, keys: &Keys, partition: Partition, task: TaskId) -> Result<Option<LiveView>, LinkError> {
     let names = [keys.journal(partition), keys.record(partition, task)];
-    let Some(mut reply) = link.eval::<Option<Vec<Value>>>(&VIEW, &names, &[]).await? else { return Ok(None) };
+    let Some(mut reply) = link.eval::<Option<Vec<Value>>>(&VIEW, &names, &[]).await? else {
+        return Ok(None);
+    };
     let optional = |index| text(&reply, index).map(|text| (!text.is_empty()).then(|| text.to_owned()));
     let kept_s = optional(10)?.and_then(|kept| kept.parse::<u64>().ok()).unwrap_or(RESULT_TTL_S);
     let left_s = match reply.get(9) {

@@ -112,7 +112,9 @@ pub fn apply(task: Option<Task>, event: &Event) -> Result<Task, IllegalEvent> {
     if let Change::Unknown(unknown) = &event.change {
         return Err(IllegalEvent::Unreadable { position: event.position, reason: unknown.reason.clone() });
     }
-    let Some(mut task) = task else { return submitted(event) };
+    let Some(mut task) = task else {
+        return submitted(event);
+    };
     if event.position.n <= task.last_n {
         return Ok(task);
     }
