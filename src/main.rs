@@ -1,1 +1,71 @@
-fn main() {}
+//! `insightforge`: one binary, a role a subcommand.
+//!
+//! A task's life, in reading order: `api` (submitted) → `analyzer` (processing → completed or failed) → `projector`
+//! (folded into MySQL, announced by webhook). The other commands look at the journal or work on what was derived from it.
+
+mod bench;
+mod boot;
+mod config;
+mod doctor;
+mod healthcheck;
+mod migrate;
+mod rebuild;
+mod replay;
+mod roles;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Durable intake, exactly one outcome a task, signed webhooks, replay.
+#[derive(Parser)]
+#[command(name = "insightforge", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create or update the tables and record the partition count; safe to repeat
+    Migrate(migrate::Args),
+    /// Serve HTTP: accept uploads, answer queries
+    Api(roles::ApiArgs),
+    /// Run models on waiting tasks
+    Analyzer(roles::AnalyzerArgs),
+    /// Fold the journal into MySQL and send webhooks
+    Projector(roles::ProjectorArgs),
+    /// Print the journal for people
+    Replay(replay::Args),
+    /// Fold the whole journal into fresh tables and swap them in; sends nothing
+    Rebuild(rebuild::Args),
+    /// Fold the whole journal again and compare with the tables
+    Verify(verify::Args),
+    /// Check servers and settings; name what is weak and its remedy
+    Doctor(doctor::Args),
+    /// Measure a running system and audit that nothing was lost
+    Bench(bench::Args),
+    /// Exit 0 when a health URL answers 2xx (for container health checks)
+    Healthcheck(healthcheck::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    boot::run(async move {
+        match cli.command {
+            Command::Migrate(args) => migrate::run(args).await,
+            Command::Api(args) => roles::api(args).await,
+            Command::Analyzer(args) => roles::analyzer(args).await,
+            Command::Projector(args) => roles::projector(args).await,
+            Command::Replay(args) => replay::run(args).await,
+            Command::Rebuild(args) => rebuild::run(args).await,
+            Command::Verify(args) => verify::run(args).await,
+            Command::Doctor(args) => doctor::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
+            Command::Healthcheck(args) => healthcheck::run(args).await,
+        }
+    })
+}

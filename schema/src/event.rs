@@ -191,6 +191,41 @@ impl Change {
         }
     }
 
+    /// What may be shown of it, as JSON: everything but secrets. Documents (the input, the result) appear as JSON when
+    /// they are, else as text.
+    #[must_use]
+    pub fn public_data(&self) -> serde_json::Value {
+        use serde_json::json;
+        let document = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| serde_json::Value::from(text));
+        match self {
+            Self::Submitted(it) => json!({
+                "task_type": it.task_type,
+                "model_version": it.model_version,
+                "data": document(&it.data),
+                "user_id": it.user_id,
+                "webhook_url": it.webhook.as_ref().map(|webhook| &webhook.url),
+                "batch_id": it.batch.map(|batch| batch.id),
+                "batch_line": it.batch.map(|batch| batch.line),
+                "retry_of": it.retry_of,
+            }),
+            Self::Processing(it) => json!(it),
+            Self::Completed(it) => json!({
+                "task_type": it.task_type,
+                "model_version": it.model_version,
+                "result": document(&it.result),
+                "inference_us": it.inference_us,
+                "batch_size": it.batch_size,
+            }),
+            Self::Failed(it) => json!(it),
+            Self::RetryScheduled(it) => json!(it),
+            Self::Cancelled(it) => json!(it),
+            Self::DeadLettered(it) => json!(it),
+            Self::Redriven(it) => json!(it),
+            Self::BatchReceived(it) => json!(it),
+            Self::Unknown(it) => json!({ "reason": it.reason }),
+        }
+    }
+
     /// Whether this ends a task. Exactly one such event a task is ever stored.
     #[must_use]
     pub fn is_terminal(&self) -> bool {

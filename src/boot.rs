@@ -1,0 +1,155 @@
+//! What every command needs before its work begins: a runtime, a TLS provider, logs, signals; and for the roles, the
+//! listener for metrics and health.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use clap::{Args, ValueEnum};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Runs a command on a fresh runtime; an error is printed once, here.
+pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    rustls::crypto::ring::default_provider().install_default().expect("no other provider was installed before");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime can start");
+    let result = runtime.block_on(command);
+    // A thread stuck in a model must not keep the process alive.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result.unwrap_or_else(|error| {
+        eprintln!("insightforge: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Logging and the health listener of a role.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RoleArgs {
+    /// Log filter, as `RUST_LOG` is written
+    #[arg(long, env = "INSIGHTFORGE_LOG", default_value = "info")]
+    log: String,
+    /// `text` for people, `json` for collectors
+    #[arg(long, env = "INSIGHTFORGE_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Listen beyond loopback although callers need no key yet (a container's network, say)
+    #[arg(long, env = "INSIGHTFORGE_ALLOW_NON_LOOPBACK", default_value_t = false)]
+    pub(crate) allow_non_loopback: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl RoleArgs {
+    /// Starts logging to standard output.
+    pub(crate) fn start_logging(&self) -> anyhow::Result<()> {
+        let filter = EnvFilter::try_new(&self.log).context("INSIGHTFORGE_LOG")?;
+        let logs = tracing_subscriber::fmt().with_env_filter(filter);
+        match self.log_format {
+            LogFormat::Text => logs.init(),
+            LogFormat::Json => logs.json().flatten_event(true).init(),
+        }
+        Ok(())
+    }
+
+    /// Refuses an address that others can reach, unless that was asked for: nothing authenticates callers yet.
+    pub(crate) fn check_listener(&self, name: &str, addr: SocketAddr) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            addr.ip().is_loopback() || self.allow_non_loopback,
+            "{name} is {addr}, which others can reach, and callers need no key yet: \
+             set INSIGHTFORGE_ALLOW_NON_LOOPBACK=true if a proxy or a private network protects it"
+        );
+        Ok(())
+    }
+}
+
+/// Cancelled by SIGTERM or SIGINT.
+pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+        cancel.cancel();
+    });
+    Ok(token)
+}
+
+/// Bucket bounds in seconds: HTTP and database steps, and whole lives of tasks.
+const STEP_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const LIFE_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
+const SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
+
+/// Installs the recorder; the role describes its metrics afterwards.
+pub(crate) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full("if_end_to_end_seconds".to_owned()), LIFE_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("if_queue_wait_seconds".to_owned()), LIFE_SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STEP_SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), SIZES)?
+        .install_recorder()?;
+    metrics::describe_gauge!("if_build_info", "Always 1; the label says which release runs");
+    metrics::gauge!("if_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// Whether the role is ready for work; [`serve_health`] answers with it.
+#[derive(Clone, Default)]
+pub(crate) struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    pub(crate) fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Relaxed);
+    }
+}
+
+/// Serves `/metrics`, `/livez` and `/readyz` until the process ends.
+pub(crate) async fn serve_health(addr: SocketAddr, metrics: PrometheusHandle, ready: Ready) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("INSIGHTFORGE_METRICS_ADDR: cannot listen on {addr}"))?;
+    let upkeep = metrics.clone();
+    tokio::spawn(async move {
+        // Without upkeep the samples of histograms pile up in memory.
+        let mut every = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            every.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    let router = Router::new()
+        .route("/livez", get(async || "ok"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render))
+        .with_state((metrics, ready));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
+}
+
+async fn readyz(State((_, ready)): State<(PrometheusHandle, Ready)>) -> impl IntoResponse {
+    if ready.0.load(Ordering::Relaxed) {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    }
+}
+
+async fn render(State((metrics, _)): State<(PrometheusHandle, Ready)>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+}

@@ -1,0 +1,275 @@
+//! `insightforge doctor`: what is weaker than shipped, and the remedy. The roles log the same findings at their start.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+
+use insightforge_schema::catalogue;
+use insightforge_schema::id::PartitionCount;
+use insightforge_schema::journal;
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::Link;
+use sqlx::{MySqlPool, Row};
+
+use crate::config::{DatabaseArgs, RedisArgs};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+/// One thing looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) level: Level,
+    pub(crate) what: String,
+    /// What to do about it; empty when it is well.
+    pub(crate) remedy: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Good,
+    /// It works, and promises less.
+    Weak,
+    /// It does not work.
+    Broken,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let (link, keys) = (args.redis.link()?, args.redis.keys());
+    let pool = args.database.pool(2)?;
+    let mut findings = check_redis(&link).await;
+    let database = check_database(&pool).await;
+    let database_answers = database.iter().all(|finding| finding.level != Level::Broken);
+    findings.extend(database);
+    match args.redis.recorded_partitions(&link).await {
+        Ok(count) => {
+            findings.push(good(format!("{} partitions", count.get())));
+            findings.extend(check_analyzers(&link, &keys).await);
+            if database_answers {
+                findings.extend(check_projection(&link, &keys, &pool, count).await);
+            }
+        }
+        Err(error) => findings.push(broken(format!("{error:#}"), "insightforge migrate")),
+    }
+    for finding in &findings {
+        let mark = match finding.level {
+            Level::Good => "ok    ",
+            Level::Weak => "weak  ",
+            Level::Broken => "BROKEN",
+        };
+        println!("{mark} {}", finding.what);
+        if !finding.remedy.is_empty() {
+            println!("       → {}", finding.remedy);
+        }
+    }
+    let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Good);
+    Ok(if worst == Level::Broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Version, persistence and eviction of Redis: what a 202 is worth.
+pub(crate) async fn check_redis(link: &Link) -> Vec<Finding> {
+    let info: String = match link.query(&redis::cmd("INFO")).await {
+        Ok(info) => info,
+        Err(error) => return vec![broken(error.to_string(), "start Redis, or correct REDIS_URL")],
+    };
+    let mut findings = vec![judge_redis_version(&info)];
+    // Managed services forbid CONFIG; then nothing is known, and that is said.
+    match link.query::<HashMap<String, String>>(redis::cmd("CONFIG").arg("GET").arg("append*").arg("maxmemory*").arg("no-appendfsync-on-rewrite")).await {
+        Ok(settings) => findings.extend(judge_redis_settings(&settings)),
+        Err(error) => findings.push(weak(
+            format!("Redis does not tell its durability settings ({error})"),
+            "make sure of appendonly yes, appendfsync always and maxmemory-policy noeviction yourself",
+        )),
+    }
+    findings
+}
+
+fn judge_redis_version(info: &str) -> Finding {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let version = field("redis_version").unwrap_or("unknown");
+    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    if major < 7 {
+        return broken(format!("Redis {version} is too old"), "use Redis 7.0 or later");
+    }
+    if field("role").is_some_and(|role| role != "master") {
+        return broken(format!("Redis {version} is a replica"), "point REDIS_URL at the master");
+    }
+    good(format!("Redis {version}"))
+}
+
+fn judge_redis_settings(settings: &HashMap<String, String>) -> Vec<Finding> {
+    let setting = |name: &str| settings.get(name).map_or("", String::as_str);
+    let appendonly = if setting("appendonly") == "yes" {
+        good("appendonly yes".to_owned())
+    } else {
+        weak(
+            "appendonly is off: everything accepted since the last snapshot is lost when Redis stops".to_owned(),
+            "CONFIG SET appendonly yes, and in redis.conf",
+        )
+    };
+    let appendfsync = match setting("appendfsync") {
+        "always" => good("appendfsync always".to_owned()),
+        other => weak(
+            format!("appendfsync is {other}: an accepted upload can be lost when Redis or its machine stops"),
+            "CONFIG SET appendfsync always, and in redis.conf",
+        ),
+    };
+    let rewrite = match setting("no-appendfsync-on-rewrite") {
+        "yes" => weak(
+            "no-appendfsync-on-rewrite is yes: nothing is flushed while the log is rewritten".to_owned(),
+            "CONFIG SET no-appendfsync-on-rewrite no, and in redis.conf",
+        ),
+        _ => good("no-appendfsync-on-rewrite no".to_owned()),
+    };
+    let eviction = match setting("maxmemory-policy") {
+        "noeviction" => good("maxmemory-policy noeviction".to_owned()),
+        other => weak(
+            format!("maxmemory-policy is {other}: Redis may drop tasks when memory is short"),
+            "CONFIG SET maxmemory-policy noeviction, and in redis.conf",
+        ),
+    };
+    vec![appendonly, appendfsync, rewrite, eviction]
+}
+
+/// Version, durability and migrations of the database.
+pub(crate) async fn check_database(pool: &MySqlPool) -> Vec<Finding> {
+    let row = sqlx::query("SELECT VERSION(), CAST(@@innodb_flush_log_at_trx_commit AS SIGNED)").fetch_one(pool).await;
+    let (version, flush) = match row {
+        Ok(row) => (row.get::<String, _>(0), row.get::<i64, _>(1)),
+        Err(error) => {
+            return vec![broken(format!("the database does not answer: {error}"), "start it, or correct DATABASE_URL")];
+        }
+    };
+    let mut findings = vec![good(format!("database {version}"))];
+    if flush != 1 {
+        findings.push(weak(
+            format!("innodb_flush_log_at_trx_commit is {flush}: a power failure can undo commits; a rebuild restores them"),
+            "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration",
+        ));
+    }
+    let applied: Result<i64, _> =
+        sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations WHERE success = TRUE").fetch_one(pool).await;
+    let known = insightforge_schema::tables::MIGRATIONS.iter().count() as i64;
+    findings.push(match applied {
+        Ok(applied) if applied == known => good(format!("{known} migrations applied")),
+        Ok(applied) => broken(format!("{applied} of {known} migrations applied"), "insightforge migrate"),
+        Err(_) => broken("the tables do not exist".to_owned(), "insightforge migrate"),
+    });
+    findings
+}
+
+/// Is there an analyzer for every lane that has waiting tasks?
+async fn check_analyzers(link: &Link, keys: &Keys) -> Vec<Finding> {
+    let (workers, models) = match (catalogue::workers(link, keys).await, catalogue::models(link, keys).await) {
+        (Ok(workers), Ok(models)) => (workers, models),
+        (Err(error), _) | (_, Err(error)) => return vec![broken(error.to_string(), "")],
+    };
+    models
+        .iter()
+        .map(|model| {
+            let lane = model.lane().to_string();
+            let serving = workers.iter().filter(|worker| worker.lanes.contains(&lane)).count();
+            if serving > 0 {
+                good(format!("{lane}: {serving} analyzers"))
+            } else {
+                weak(format!("{lane}: no analyzer serves it; its tasks wait"), "insightforge analyzer")
+            }
+        })
+        .collect()
+}
+
+/// How far the tables are behind, and whether anything could not be folded.
+async fn check_projection(link: &Link, keys: &Keys, pool: &MySqlPool, count: PartitionCount) -> Vec<Finding> {
+    let mut lag = 0;
+    for partition in count.iter() {
+        let last = journal::last_number(link, keys, partition).await.unwrap_or(0);
+        let folded: Result<Option<u64>, _> =
+            sqlx::query_scalar("SELECT last_n FROM projection_checkpoint WHERE projection = 'live' AND part = ?")
+                .bind(partition.0)
+                .fetch_optional(pool)
+                .await;
+        match folded {
+            Ok(folded) if folded.unwrap_or(0) > last => {
+                return vec![broken(
+                    format!("partition {partition}: the tables have event {}, the journal ends at {last}", folded.unwrap_or(0)),
+                    "Redis lost its tail: restore it, or point REDIS_URL at the right server",
+                )];
+            }
+            Ok(folded) => lag += last - folded.unwrap_or(0),
+            Err(error) => return vec![broken(error.to_string(), "")],
+        }
+    }
+    let faults: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM projection_faults").fetch_one(pool).await.unwrap_or(0);
+    let lag = if lag > 10_000 {
+        weak(format!("the tables are {lag} events behind the journal"), "is `insightforge projector` running?")
+    } else {
+        good(format!("the tables are {lag} events behind the journal"))
+    };
+    let faults = if faults > 0 {
+        weak(format!("{faults} events could not be folded"), "SELECT * FROM projection_faults")
+    } else {
+        good("every event could be folded".to_owned())
+    };
+    vec![lag, faults]
+}
+
+fn good(what: String) -> Finding {
+    Finding { level: Level::Good, what, remedy: String::new() }
+}
+
+fn weak(what: String, remedy: &str) -> Finding {
+    Finding { level: Level::Weak, what, remedy: remedy.to_owned() }
+}
+
+fn broken(what: String, remedy: &str) -> Finding {
+    Finding { level: Level::Broken, what, remedy: remedy.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        let shipped = [
+            ("appendonly", "yes"),
+            ("appendfsync", "always"),
+            ("no-appendfsync-on-rewrite", "no"),
+            ("maxmemory-policy", "noeviction"),
+        ];
+        shipped.iter().chain(pairs).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_shipped_settings_are_found_good() {
+        assert!(judge_redis_settings(&settings(&[])).iter().all(|finding| finding.level == Level::Good));
+    }
+
+    #[test]
+    fn every_weaker_setting_is_named_with_its_remedy() {
+        let cases = [
+            ("appendonly", "no"),
+            ("appendfsync", "everysec"),
+            ("no-appendfsync-on-rewrite", "yes"),
+            ("maxmemory-policy", "allkeys-lru"),
+        ];
+        for (name, value) in cases {
+            let weak: Vec<_> = judge_redis_settings(&settings(&[(name, value)]))
+                .into_iter()
+                .filter(|finding| finding.level == Level::Weak)
+                .collect();
+            assert_eq!(weak.len(), 1, "{name} {value}");
+            assert!(weak[0].what.contains(name) && weak[0].remedy.contains(name), "{weak:?}");
+        }
+    }
+
+    #[test]
+    fn an_old_redis_and_a_replica_are_refused() {
+        assert_eq!(judge_redis_version("redis_version:6.2.7\r\nrole:master\r\n").level, Level::Broken);
+        assert_eq!(judge_redis_version("redis_version:7.0.15\r\nrole:slave\r\n").level, Level::Broken);
+        assert_eq!(judge_redis_version("redis_version:7.0.15\r\nrole:master\r\n").level, Level::Good);
+    }
+}
