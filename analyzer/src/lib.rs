@@ -1,1 +1,3 @@
+//! Consumer groups that run models.
 
+pub mod model;
