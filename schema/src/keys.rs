@@ -129,6 +129,13 @@ impl Lane {
         Self { task_type: task_type.to_owned(), model_version: model_version.to_owned() }
     }
 
+    /// Where a task goes whose type or version no analyzer announces (`unroutable:any`): every analyzer takes from it,
+    /// and only to end the task as failed. Its `submitted` event says what was asked for.
+    #[must_use]
+    pub fn unroutable() -> Self {
+        Self::new("unroutable", "any")
+    }
+
     /// Reads a lane's name; the task type ends at the first colon.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {

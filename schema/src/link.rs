@@ -93,15 +93,7 @@ impl Link {
         keys: &[String],
         args: &[Arg<'_>],
     ) -> Result<T, LinkError> {
-        self.repeat(async |mut connection: MultiplexedConnection| {
-            match script.by_hash(keys, args).query_async(&mut connection).await {
-                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    script.by_body(keys, args).query_async(&mut connection).await
-                }
-                result => result,
-            }
-        })
-        .await
+        self.repeat(Call::Script { script, keys, args }).await
     }
 
     /// Runs one command that may safely run twice: a read, or a write that sets what it sets.
@@ -109,7 +101,7 @@ impl Link {
     /// # Errors
     /// See [`LinkError`].
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LinkError> {
-        self.repeat(async |mut connection: MultiplexedConnection| command.query_async(&mut connection).await).await
+        self.repeat(Call::Command(command)).await
     }
 
     /// A connection of its own for one reader's blocking reads. It has no response timeout: the caller's `BLOCK` is the
@@ -127,15 +119,12 @@ impl Link {
             .map_err(|error| LinkError::Unavailable(error.to_string()))
     }
 
-    async fn repeat<T>(
-        &self,
-        mut call: impl AsyncFnMut(MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> Result<T, LinkError> {
+    async fn repeat<T: FromRedisValue>(&self, call: Call<'_>) -> Result<T, LinkError> {
         let give_up = Instant::now() + self.shared.deadline;
         let mut wait = RETRY_FIRST;
         loop {
             let error = match self.connection().await {
-                Ok((generation, connection)) => match call(connection).await {
+                Ok((generation, connection)) => match call.make(connection).await {
                     Ok(value) => return Ok(value),
                     Err(error) => {
                         if breaks_connection(&error) {
@@ -176,6 +165,28 @@ impl Link {
         let mut slot = self.shared.slot.lock().await;
         if slot.generation == generation {
             slot.connection = None;
+        }
+    }
+}
+
+/// What is sent, as often as it takes.
+enum Call<'a> {
+    Script { script: &'a Script, keys: &'a [String], args: &'a [Arg<'a>] },
+    Command(&'a Cmd),
+}
+
+impl Call<'_> {
+    async fn make<T: FromRedisValue>(&self, mut connection: MultiplexedConnection) -> Result<T, RedisError> {
+        match self {
+            Self::Command(command) => command.query_async(&mut connection).await,
+            Self::Script { script, keys, args } => {
+                match script.by_hash(keys, args).query_async(&mut connection).await {
+                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                        script.by_body(keys, args).query_async(&mut connection).await
+                    }
+                    result => result,
+                }
+            }
         }
     }
 }
