@@ -1,0 +1,98 @@
+//! Step two: begin the attempts. Each becomes a `processing` event, and the worker gets the task's `submitted` event.
+
+use insightforge_schema::event::{Change, Processing, Submitted, decode, encode, now_us};
+use insightforge_schema::link::LinkError;
+use insightforge_schema::script::{self, Start, Started};
+
+use crate::model::InferError;
+use crate::persist::wait_out;
+use crate::take::{Batch, Reference};
+use crate::worker::{ServedLane, Worker};
+
+/// An attempt that is ours, with what the caller asked for, or why that cannot be read.
+pub(crate) struct Attempt<'a> {
+    pub(crate) reference: &'a Reference,
+    pub(crate) asked: Result<Submitted, InferError>,
+}
+
+/// Begins the attempts of a batch; those that are not ours any more are left out.
+pub(crate) async fn begin<'a>(worker: &'a Worker, batch: &'a Batch) -> Vec<Attempt<'a>> {
+    let lane = &batch.lane;
+    let now_us = now_us();
+    let processing = Change::Processing(Processing { worker: worker.name().to_owned() });
+    let starts: Vec<Start> = batch
+        .references
+        .iter()
+        .map(|reference| Start {
+            token: reference.token.clone(),
+            task: reference.task,
+            event: encode(&worker.meta(now_us, reference.attempt, &reference.context), &processing),
+        })
+        .collect();
+    let begun = match start(worker, lane, &starts).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            // The entries stay pending under our name; once they are silent for a lease, they are requeued.
+            tracing::error!(partition = %lane.partition, lane = %lane.lane, tasks = starts.len(), %error,
+                "attempts could not be begun");
+            return Vec::new();
+        }
+    };
+    keep_ours(worker, batch, begun, now_us)
+}
+
+async fn start(worker: &Worker, lane: &ServedLane, starts: &[Start]) -> Result<Vec<Started>, LinkError> {
+    loop {
+        let (link, keys) = (&worker.link, &worker.keys);
+        match script::start(link, keys, lane.partition, &lane.lane, worker.name(), starts).await {
+            Err(error) => wait_out(error, &worker.stop.repeating).await?,
+            begun => return begun,
+        }
+    }
+}
+
+/// Pairs the attempts that are ours with their inputs.
+fn keep_ours<'a>(worker: &Worker, batch: &'a Batch, begun: Vec<Started>, now_us: i64) -> Vec<Attempt<'a>> {
+    let lane = &batch.lane;
+    let attempts: Vec<Attempt<'a>> = batch
+        .references
+        .iter()
+        .zip(begun)
+        .filter_map(|(reference, started)| match started {
+            Started::Ours { submitted, .. } => Some(read(worker, batch, reference, &submitted, now_us)),
+            // Another worker holds it, or it was cancelled before anybody began.
+            Started::Busy | Started::Lost => None,
+        })
+        .collect();
+    lane.meters.started(attempts.len());
+    let mut held = lane.held();
+    for attempt in &attempts {
+        if let Some(held) = held.get_mut(&attempt.reference.token) {
+            held.begun = true;
+        }
+    }
+    drop(held);
+    attempts
+}
+
+fn read<'a>(worker: &Worker, batch: &Batch, reference: &'a Reference, submitted: &[u8], now_us: i64) -> Attempt<'a> {
+    let permanent = |code, message| Err(InferError { code, message, permanent: true });
+    let asked = if submitted.is_empty() {
+        permanent("input_lost", "the journal no longer holds the task's input".to_owned())
+    } else {
+        match decode("submitted", submitted) {
+            (meta, Change::Submitted(submitted)) => {
+                if reference.attempt <= 1 {
+                    batch.lane.meters.waited(now_us - meta.at_us);
+                }
+                Ok(submitted)
+            }
+            (_, Change::Unknown(unknown)) => permanent("input_unreadable", unknown.reason),
+            (_, other) => permanent("input_unreadable", format!("its first event is `{}`", other.event_type())),
+        }
+    };
+    if let Err(error) = &asked {
+        tracing::error!(task = %reference.task, worker = worker.name(), %error, "a task's input cannot be had");
+    }
+    Attempt { reference, asked }
+}

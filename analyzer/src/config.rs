@@ -1,0 +1,130 @@
+//! What an analyzer can be told, and which combinations make no sense.
+
+use insightforge_schema::id::PartitionCount;
+
+/// The shortest lease: attempts are renewed every third of it, and a beat a second is the floor.
+pub const LEASE_FLOOR_MS: u64 = 3 * BEAT_FLOOR_MS;
+/// The shortest interval between two beats, in milliseconds.
+pub const BEAT_FLOOR_MS: u64 = 1_000;
+/// The longest drain: handing back and signing off must fit behind it into the ten seconds a stopping process has.
+pub const DRAIN_CEILING_MS: u64 = 8_500;
+
+/// Settings of one analyzer process. Plain data; the binary reads flags and environment.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub partitions: PartitionCount,
+    /// Unique for every start of a process, such as `<host>-<pid>-<random>`: it names the consumer in every group and
+    /// stands in every event of this process.
+    pub worker_name: String,
+    /// Tasks in flight at once, counted for each task type on its own, so that one type's slow model does not take the
+    /// room of another.
+    pub max_in_flight: usize,
+    /// A holder silent for this long loses its tasks to others.
+    pub lease_ms: u64,
+    /// One call of a model; longer counts as hung.
+    pub task_timeout_ms: u64,
+    /// Attempts a task has, those ended by a crash included.
+    pub max_attempts: u32,
+    /// Bound of the random delay before the second attempt; doubles with each further one.
+    pub backoff_base_ms: u64,
+    /// Bound of the random delay before any attempt.
+    pub backoff_cap_ms: u64,
+    /// Calls of one model that run at once.
+    pub inference_threads: usize,
+    /// How long a stopping process goes on with what it has in flight before it hands the rest back.
+    pub drain_ms: u64,
+}
+
+/// A setting that cannot work, or two that contradict each other. Names the fields of [`Config`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Config {
+    /// Refuses what cannot work; `versions` is the greatest number of model versions one task type is served at.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the settings.
+    pub fn check(&self, versions: usize) -> Result<(), ConfigError> {
+        let partitions = usize::from(self.partitions.get());
+        let wrong = |text: String| Err(ConfigError(text));
+        if self.worker_name.is_empty() || self.worker_name.len() > 128 {
+            return wrong("worker_name must have 1 to 128 bytes".to_owned());
+        }
+        if self.lease_ms < LEASE_FLOOR_MS {
+            return wrong(format!(
+                "lease_ms is {}, but holders renew it every third of its length and at most once in {BEAT_FLOOR_MS} ms: \
+                 below {LEASE_FLOOR_MS} a healthy holder would lose its tasks",
+                self.lease_ms
+            ));
+        }
+        if self.max_attempts == 0 {
+            return wrong("max_attempts is 0: no task could ever run".to_owned());
+        }
+        if self.task_timeout_ms == 0 {
+            return wrong("task_timeout_ms is 0: every attempt would time out".to_owned());
+        }
+        if self.backoff_base_ms > self.backoff_cap_ms {
+            return wrong(format!(
+                "backoff_base_ms ({}) is greater than backoff_cap_ms ({})",
+                self.backoff_base_ms, self.backoff_cap_ms
+            ));
+        }
+        if self.inference_threads == 0 {
+            return wrong("inference_threads is 0: no model could ever run".to_owned());
+        }
+        if self.max_in_flight < partitions * versions.max(1) {
+            return wrong(format!(
+                "max_in_flight is {}, but {partitions} partitions with up to {versions} versions of a task type each \
+                 need room for one task a lane",
+                self.max_in_flight
+            ));
+        }
+        if self.drain_ms > DRAIN_CEILING_MS {
+            return wrong(format!(
+                "drain_ms is {}: above {DRAIN_CEILING_MS} handing back would not fit into the 10 s a stopping process has",
+                self.drain_ms
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound() -> Config {
+        Config {
+            partitions: PartitionCount::new(4).unwrap(),
+            worker_name: "w".to_owned(),
+            max_in_flight: 256,
+            lease_ms: 15_000,
+            task_timeout_ms: 120_000,
+            max_attempts: 3,
+            backoff_base_ms: 1_000,
+            backoff_cap_ms: 60_000,
+            inference_threads: 2,
+            drain_ms: 8_000,
+        }
+    }
+
+    #[test]
+    fn contradicting_settings_are_refused_by_name() {
+        assert_eq!(sound().check(1), Ok(()));
+        let cases: [(&str, Config); 8] = [
+            ("worker_name", Config { worker_name: String::new(), ..sound() }),
+            ("lease_ms", Config { lease_ms: 2_999, ..sound() }),
+            ("max_attempts", Config { max_attempts: 0, ..sound() }),
+            ("task_timeout_ms", Config { task_timeout_ms: 0, ..sound() }),
+            ("backoff_cap_ms", Config { backoff_base_ms: 2, backoff_cap_ms: 1, ..sound() }),
+            ("inference_threads", Config { inference_threads: 0, ..sound() }),
+            ("max_in_flight", Config { max_in_flight: 7, ..sound() }),
+            ("drain_ms", Config { drain_ms: 9_000, ..sound() }),
+        ];
+        for (name, config) in cases {
+            let error = config.check(2).expect_err(name).to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! Step one: take references to waiting tasks off the lanes of one task type in one partition.
+//!
+//! One taker owns its connection and every read on it: a read that is dropped half-way leaves entries that Redis counts
+//! as delivered and nobody works on. Places are reserved before the read, so that nothing taken ages in a queue of ours.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use insightforge_schema::event::now_us;
+use insightforge_schema::id::{Partition, TaskId};
+use insightforge_schema::link::LinkError;
+use insightforge_schema::script::Context;
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::process::process;
+use crate::worker::{Held, ServedLane, Worker};
+
+/// One blocking read; also how long a stopping taker can take to notice.
+const BLOCK: Duration = Duration::from_secs(2);
+/// Beyond `BLOCK` the server is silent: the connection is given up and the own pending entries are read anew.
+const SILENCE: Duration = Duration::from_secs(5);
+/// After a read that failed.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Largest batch of one lane: beyond it a script call's share of each task no longer falls, and its latency grows.
+const BATCH_MAX: usize = 128;
+/// Batches a taker has in flight: one is read while the other is in the model.
+const BATCHES_IN_FLIGHT: usize = 2;
+
+/// A lane entry: it refers to a task whose attempt is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The entry's id: the attempt's token.
+    pub token: String,
+    pub task: TaskId,
+    pub attempt: u32,
+    pub context: Context,
+}
+
+/// References of one lane, taken together, with the places they occupy until they are dropped.
+pub struct Batch {
+    pub lane: Arc<ServedLane>,
+    pub references: Vec<Reference>,
+    /// One place a reference.
+    room: OwnedSemaphorePermit,
+    /// The taker's next read waits for it.
+    slot: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Drop for Batch {
+    /// Whatever became of the attempts, this process holds them no longer.
+    fn drop(&mut self) {
+        let mut held = self.lane.held();
+        for reference in &self.references {
+            held.remove(&reference.token);
+        }
+        drop(held);
+        self.lane.meters.in_flight.decrement(self.references.len() as f64);
+    }
+}
+
+/// Reads the lanes of one task type in one partition.
+pub struct Taker {
+    worker: Arc<Worker>,
+    partition: Partition,
+    lanes: Vec<Arc<ServedLane>>,
+    /// Stream keys, in the order of `lanes`.
+    keys: Vec<String>,
+    room: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
+    connection: Option<MultiplexedConnection>,
+    /// Entries may have been delivered to us unseen, later than these ids (one a lane): they come before new ones.
+    doubt: Option<Vec<String>>,
+}
+
+/// What a read of the lanes came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Took(usize),
+    Idle,
+}
+
+/// Which entries a read asks for.
+enum Want {
+    /// Never delivered to anybody.
+    New { block: bool },
+    /// Delivered to us, later than these ids.
+    Own { after: Vec<String> },
+}
+
+impl Taker {
+    /// A taker for `lanes`, which share partition and task type.
+    #[must_use]
+    pub fn new(worker: Arc<Worker>, lanes: Vec<Arc<ServedLane>>) -> Self {
+        let first = lanes.first().expect("a taker has a lane to read");
+        let keys = lanes.iter().map(|lane| worker.keys.lane(lane.partition, &lane.lane)).collect();
+        let room = worker.room(&first.lane.task_type);
+        let slots = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
+        Self {
+            partition: first.partition,
+            worker,
+            keys,
+            room,
+            slots,
+            connection: None,
+            doubt: from_the_first(lanes.len()),
+            lanes,
+        }
+    }
+
+    /// Takes and starts to process until the worker stops.
+    pub async fn run(mut self) {
+        while !self.worker.stop.taking.is_cancelled() {
+            match self.step(true).await {
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(partition = %self.partition, task_type = self.task_type(), %error,
+                        "reading waiting tasks failed; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Takes once and spawns the work; with `block` it waits for tasks when there are none.
+    ///
+    /// # Errors
+    /// [`LinkError`] when Redis could not be read; the next step starts with what may have been delivered unseen.
+    pub async fn step(&mut self, block: bool) -> Result<Step, LinkError> {
+        let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let batches = self.take(block).await?;
+        let count = batches.iter().map(|batch| batch.references.len()).sum();
+        let slot = Arc::new(slot);
+        for mut batch in batches.into_iter().flat_map(apart) {
+            // A repeated attempt travels alone and holds up nobody.
+            batch.slot = batch.references.iter().all(|reference| reference.attempt <= 1).then(|| slot.clone());
+            let worker = self.worker.clone();
+            self.worker.batches.spawn(async move { process(&worker, batch).await });
+        }
+        Ok(if count == 0 { Step::Idle } else { Step::Took(count) })
+    }
+
+    /// Takes what waits, without processing it.
+    ///
+    /// # Errors
+    /// See [`Self::step`].
+    pub async fn take(&mut self, block: bool) -> Result<Vec<Batch>, LinkError> {
+        let batches = self.read(block).await.inspect_err(|_| {
+            self.doubt = from_the_first(self.lanes.len());
+            self.connection = None;
+        })?;
+        if !batches.is_empty() {
+            self.worker.note_read(now_us() / 1_000);
+        }
+        Ok(batches)
+    }
+
+    async fn read(&mut self, block: bool) -> Result<Vec<Batch>, LinkError> {
+        while let Some(after) = self.doubt.clone() {
+            let found = self.read_own(after).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        let room = self.reserve(BATCH_MAX).await;
+        let found = self.call(Want::New { block: false }, room).await?;
+        if !found.is_empty() || !block {
+            return Ok(found);
+        }
+        // Nobody waits: hold few places while blocking, so that the others of this type have the rest.
+        let share = self.worker.config.max_in_flight / (4 * usize::from(self.worker.config.partitions.get()));
+        let room = self.reserve(share.clamp(1, BATCH_MAX)).await;
+        self.call(Want::New { block: true }, room).await
+    }
+
+    /// The next entries delivered to this consumer that no batch of ours holds: a reply was lost on its way. The doubt is
+    /// over when there are no more.
+    async fn read_own(&mut self, mut after: Vec<String>) -> Result<Vec<Batch>, LinkError> {
+        let room = self.reserve(BATCH_MAX).await;
+        let count = room.num_permits() / self.lanes.len();
+        let Some(reply) = self.ask(&Want::Own { after: after.clone() }, count).await? else {
+            return Ok(Vec::new());
+        };
+        let mut over = true;
+        for (index, entries) in &reply {
+            if let Some((last, _)) = entries.last() {
+                after[*index].clone_from(last);
+                over = false;
+            }
+        }
+        self.doubt = (!over).then_some(after);
+        self.batches(reply, room).await
+    }
+
+    /// Places for at least one task a lane, at most `most` a lane.
+    async fn reserve(&self, most: usize) -> OwnedSemaphorePermit {
+        let lanes = self.lanes.len();
+        let least = u32::try_from(lanes).expect("a process serves few lanes");
+        let mut room = self.room.clone().acquire_many_owned(least).await.expect("the semaphore is never closed");
+        let more = self.room.available_permits().min(most.saturating_sub(1) * lanes) / lanes * lanes;
+        if let Ok(extra) = self.room.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+            room.merge(extra);
+        }
+        room
+    }
+
+    async fn call(&mut self, want: Want, room: OwnedSemaphorePermit) -> Result<Vec<Batch>, LinkError> {
+        match self.ask(&want, room.num_permits() / self.lanes.len()).await? {
+            Some(reply) => self.batches(reply, room).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// One `XREADGROUP`, `count` entries a lane at most. `None` when the group had to be created anew.
+    async fn ask(&mut self, want: &Want, count: usize) -> Result<Option<Vec<(usize, Entries)>>, LinkError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.worker.link.blocking().await?,
+        };
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(self.task_type()).arg(self.worker.name()).arg("COUNT").arg(count);
+        if matches!(want, Want::New { block: true }) {
+            command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        }
+        command.arg("STREAMS").arg(&self.keys);
+        match want {
+            Want::New { .. } => command.arg(vec![">"; self.keys.len()]),
+            Want::Own { after } => command.arg(after),
+        };
+        // A server that has not answered by then is gone without a word. Giving the call up is safe here only because
+        // the connection goes with it and the own pending entries are read next.
+        let reply = tokio::time::timeout(BLOCK + SILENCE, command.query_async::<Value>(&mut connection)).await;
+        match reply {
+            Err(_) => Err(LinkError::Unavailable("no answer to a blocking read".to_owned())),
+            Ok(Err(error)) if error.code() == Some("NOGROUP") => {
+                tracing::warn!(partition = %self.partition, task_type = self.task_type(),
+                    "the consumer group was gone; creating it anew from the lane's first entry");
+                create_groups(&self.worker, &self.lanes).await?;
+                self.connection = Some(connection);
+                Ok(None)
+            }
+            Ok(Err(error)) => Err(read_error(&error)),
+            Ok(Ok(reply)) => {
+                self.connection = Some(connection);
+                let index: HashMap<&str, usize> =
+                    self.keys.iter().enumerate().map(|(index, key)| (key.as_str(), index)).collect();
+                read_reply(reply, &index)
+                    .map(Some)
+                    .ok_or_else(|| LinkError::Refused("not a reply of XREADGROUP".to_owned()))
+            }
+        }
+    }
+
+    /// Makes batches of entries, leaving out those that one of our batches holds already: a group created anew
+    /// delivers them again.
+    async fn batches(
+        &self,
+        reply: Vec<(usize, Entries)>,
+        mut room: OwnedSemaphorePermit,
+    ) -> Result<Vec<Batch>, LinkError> {
+        let since = Instant::now();
+        let mut batches = Vec::new();
+        for (index, entries) in reply {
+            let lane = &self.lanes[index];
+            let mut references = Vec::with_capacity(entries.len());
+            let mut broken = Vec::new();
+            {
+                let mut held = lane.held();
+                for (token, fields) in entries {
+                    if held.contains_key(&token) {
+                        continue;
+                    }
+                    match read_reference(&token, fields) {
+                        Some(reference) => {
+                            held.insert(token, Held { task: reference.task, since, begun: false });
+                            references.push(reference);
+                        }
+                        None => broken.push(token),
+                    }
+                }
+            }
+            lane.meters.in_flight.increment(references.len() as f64);
+            if !references.is_empty() {
+                let places = room.split(references.len()).expect("a read returns at most what was reserved");
+                batches.push(Batch { lane: lane.clone(), references, room: places, slot: None });
+            }
+            if !broken.is_empty() {
+                self.discard(index, &broken).await?;
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Takes entries off a lane that refer to nothing: deleted under us, or written by a stranger.
+    async fn discard(&self, index: usize, tokens: &[String]) -> Result<(), LinkError> {
+        tracing::warn!(partition = %self.partition, lane = %self.lanes[index].lane, count = tokens.len(),
+            "entries that name no task were taken off the lane");
+        let key = &self.keys[index];
+        let _: i64 = self.worker.link.query(redis::cmd("XACK").arg(key).arg(self.task_type()).arg(tokens)).await?;
+        let _: i64 = self.worker.link.query(redis::cmd("XDEL").arg(key).arg(tokens)).await?;
+        Ok(())
+    }
+
+    fn task_type(&self) -> &str {
+        self.lanes[0].lane.group()
+    }
+}
+
+/// Creates the groups of `lanes` where they do not exist, from the first entry on.
+///
+/// # Errors
+/// See [`LinkError`].
+pub async fn create_groups(worker: &Worker, lanes: &[Arc<ServedLane>]) -> Result<(), LinkError> {
+    for lane in lanes {
+        create_group(worker, lane.partition, &lane.lane).await?;
+    }
+    Ok(())
+}
+
+/// Creates a lane's group where it does not exist.
+pub(crate) async fn create_group(
+    worker: &Worker,
+    partition: Partition,
+    lane: &insightforge_schema::keys::Lane,
+) -> Result<(), LinkError> {
+    let mut command = redis::cmd("XGROUP");
+    command.arg("CREATE").arg(worker.keys.lane(partition, lane)).arg(lane.group()).arg("0").arg("MKSTREAM");
+    match worker.link.query::<Value>(&command).await {
+        Err(LinkError::Refused(text)) if text.contains("BUSYGROUP") => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
+/// First attempts stay together; each repeated one goes alone, so that an input that hangs or kills takes nobody along
+/// a second time.
+fn apart(mut batch: Batch) -> Vec<Batch> {
+    let repeated = |reference: &Reference| reference.attempt > 1;
+    if batch.references.len() == 1 || !batch.references.iter().any(repeated) {
+        return vec![batch];
+    }
+    let (alone, together): (Vec<_>, Vec<_>) = std::mem::take(&mut batch.references).into_iter().partition(repeated);
+    let mut parts: Vec<Batch> = alone
+        .into_iter()
+        .map(|reference| {
+            let room = batch.room.split(1).expect("a batch has a place for each reference");
+            Batch { lane: batch.lane.clone(), references: vec![reference], room, slot: None }
+        })
+        .collect();
+    batch.references = together;
+    parts.push(batch);
+    parts
+}
+
+fn from_the_first(lanes: usize) -> Option<Vec<String>> {
+    Some(vec!["0".to_owned(); lanes])
+}
+
+/// Entries of one lane: id and fields.
+type Entries = Vec<(String, Vec<Value>)>;
+
+/// `[[key, [[id, [name, value, …]], …]], …]`, by the key's index. `None` for another shape.
+fn read_reply(reply: Value, index: &HashMap<&str, usize>) -> Option<Vec<(usize, Entries)>> {
+    let streams = match reply {
+        Value::Nil => return Some(Vec::new()),
+        Value::Array(streams) => streams,
+        _ => return None,
+    };
+    streams
+        .into_iter()
+        .map(|stream| {
+            let [key, entries] = pair(stream)?;
+            let Value::Array(entries) = entries else {
+                return None;
+            };
+            let entries = entries.into_iter().map(read_entry).collect::<Option<_>>()?;
+            Some((*index.get(text(key)?.as_str())?, entries))
+        })
+        .collect()
+}
+
+/// An entry deleted while it was pending has no fields.
+fn read_entry(entry: Value) -> Option<(String, Vec<Value>)> {
+    let [id, fields] = pair(entry)?;
+    match fields {
+        Value::Array(fields) => Some((text(id)?, fields)),
+        Value::Nil => Some((text(id)?, Vec::new())),
+        _ => None,
+    }
+}
+
+/// Fields `i` task id, `a` attempt, `m` context.
+pub(crate) fn read_reference(token: &str, fields: Vec<Value>) -> Option<Reference> {
+    let (mut task, mut attempt, mut context) = (None, None, None);
+    let mut fields = fields.into_iter();
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        let value = text(value)?;
+        match text(name)?.as_str() {
+            "i" => task = value.parse().ok(),
+            "a" => attempt = value.parse().ok(),
+            "m" => context = Some(Context::decode(&value)),
+            _ => {}
+        }
+    }
+    let context = context.unwrap_or_default();
+    Some(Reference { token: token.to_owned(), task: task?, attempt: attempt?, context })
+}
+
+fn pair(value: Value) -> Option<[Value; 2]> {
+    match value {
+        Value::Array(parts) => parts.try_into().ok(),
+        _ => None,
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn read_error(error: &RedisError) -> LinkError {
+    LinkError::Unavailable(error.to_string())
+}
