@@ -12,10 +12,12 @@
 //! 8. [`catalogue`] – which models exist and which analyzers are alive.
 //! 9. [`tables`] – the MySQL side: migrations and row identity.
 //! 10. [`seal`] – how a secret travels inside an event.
+//! 11. [`address`] – where a webhook may go.
 //!
 //! What is absent on purpose: no HTTP, no model, no SQL beyond the table definitions. Nothing here reads the
 //! environment.
 
+pub mod address;
 pub mod catalogue;
 pub mod event;
 pub mod id;
