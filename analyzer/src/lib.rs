@@ -48,7 +48,7 @@ pub enum RunError {
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), RunError> {
     let versions = deps.registry.lanes().len();
     config.check(versions)?;
-    let worker = Worker::new(config, deps, shutdown.clone())?;
+    let worker = Worker::new(config, deps, shutdown.clone());
     take::create_groups(&worker, worker.lanes()).await?;
     let mut takers = JoinSet::new();
     for lanes in worker.shifts().into_values() {

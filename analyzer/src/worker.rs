@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::infer::Engine;
 use crate::measure::LaneMeters;
 use crate::model::Registry;
@@ -74,9 +74,10 @@ pub struct Held {
 }
 
 impl Worker {
-    /// # Errors
-    /// [`ConfigError`] when a served lane has no room; [`Config::check`] tells the rest.
-    pub fn new(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<Arc<Self>, ConfigError> {
+    /// A worker that serves all of `deps.registry` and stops taking when `shutdown` is cancelled. The settings are
+    /// [`Config::check`]ed elsewhere.
+    #[must_use]
+    pub fn new(config: Config, deps: Deps, shutdown: CancellationToken) -> Arc<Self> {
         let Deps { link, keys, registry } = deps;
         let mut lanes = Vec::new();
         let mut rooms = HashMap::new();
@@ -97,7 +98,7 @@ impl Worker {
         }
         let started_ms = now_us() / 1_000;
         let stop = Stop { taking: shutdown, ..Stop::default() };
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             config,
             link,
             keys,
@@ -108,7 +109,7 @@ impl Worker {
             last_read_ms: AtomicI64::new(started_ms),
             batches: TaskTracker::new(),
             stop,
-        }))
+        })
     }
 
     #[must_use]

@@ -1,0 +1,286 @@
+//! What every test here stands on: a real Redis under a prefix of its own, a worker driven step by step, and a model
+//! that does what its input says.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use insightforge_analyzer::end::Tally;
+use insightforge_analyzer::model::{InferError, Model, Registry};
+use insightforge_analyzer::process::process;
+use insightforge_analyzer::take::{Batch, Taker, create_groups};
+use insightforge_analyzer::{Config, Deps, Worker};
+use insightforge_schema::catalogue::ModelCard;
+use insightforge_schema::event::{Cancelled, Change, Event, Meta, Submitted, encode, now_us};
+use insightforge_schema::id::{Partition, PartitionCount, TaskId};
+use insightforge_schema::journal;
+use insightforge_schema::keys::{Keys, Lane};
+use insightforge_schema::link::Link;
+use insightforge_schema::script::{self, Cancellation, Context, Submission, Submit};
+use redis::FromRedisValue;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const PARTITION: Partition = Partition(0);
+
+pub(crate) fn link() -> Link {
+    let url = std::env::var("INSIGHTFORGE_TEST_REDIS_URL")
+        .expect("INSIGHTFORGE_TEST_REDIS_URL must name a Redis server for the tests");
+    Link::new(&url, std::time::Duration::from_secs(10)).expect("the test server's URL can be read")
+}
+
+/// One installation with one partition, and nobody in it yet.
+pub(crate) struct Stage {
+    pub(crate) link: Link,
+    pub(crate) keys: Keys,
+    pub(crate) actor: Arc<Actor>,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let keys = Keys::new(&format!("t{}", uuid::Uuid::new_v4().simple()));
+        Self { link: link(), keys, actor: Arc::new(Actor::new(&lane())) }
+    }
+
+    pub(crate) fn config(name: &str) -> Config {
+        Config {
+            partitions: PartitionCount::new(1).unwrap(),
+            worker_name: name.to_owned(),
+            max_in_flight: 64,
+            lease_ms: 15_000,
+            task_timeout_ms: 30_000,
+            max_attempts: 3,
+            backoff_base_ms: 1_000,
+            backoff_cap_ms: 60_000,
+            inference_threads: 2,
+            drain_ms: 8_000,
+        }
+    }
+
+    pub(crate) fn deps(&self) -> Deps {
+        Deps { link: self.link.clone(), keys: self.keys.clone(), registry: Registry::new(vec![self.actor.clone()]) }
+    }
+
+    pub(crate) async fn worker(&self, name: &str) -> Hand {
+        self.worker_with(Self::config(name)).await
+    }
+
+    pub(crate) async fn worker_with(&self, config: Config) -> Hand {
+        let worker = Worker::new(config, self.deps(), CancellationToken::new());
+        create_groups(&worker, worker.lanes()).await.unwrap();
+        Hand::new(worker)
+    }
+
+    pub(crate) async fn submit(&self, data: &str) -> TaskId {
+        self.submit_to(&lane(), &lane(), data).await
+    }
+
+    pub(crate) async fn submit_all(&self, data: &[&str]) -> Vec<TaskId> {
+        let mut tasks = Vec::new();
+        for data in data {
+            tasks.push(self.submit(data).await);
+        }
+        tasks
+    }
+
+    /// Submits to `lane` what asks for `asked`.
+    pub(crate) async fn submit_to(&self, lane: &Lane, asked: &Lane, data: &str) -> TaskId {
+        let task = TaskId::new();
+        let context = Context { tenant: "acme".to_owned(), trace: Some("00-aa-bb-01".to_owned()) };
+        let submitted = Change::Submitted(Submitted {
+            task_type: asked.task_type.clone(),
+            model_version: asked.model_version.clone(),
+            data: data.to_owned(),
+            user_id: None,
+            webhook: None,
+            batch: None,
+            retry_of: None,
+        });
+        let meta = meta(&context);
+        let submit = Submit {
+            task,
+            lane: lane.clone(),
+            event: encode(&meta, &submitted),
+            fingerprint: None,
+            idempotency_key: None,
+            context,
+        };
+        let answer = script::submit(&self.link, &self.keys, PARTITION, &[submit], 0).await.unwrap();
+        assert!(matches!(answer[..], [Submission::Accepted { .. }]), "{answer:?}");
+        task
+    }
+
+    pub(crate) async fn cancel(&self, task: TaskId) -> Cancellation {
+        let event = encode(&meta(&Context::default()), &Change::Cancelled(Cancelled { reason: "test".to_owned() }));
+        script::cancel(&self.link, &self.keys, PARTITION, &lane(), task, &event).await.unwrap()
+    }
+
+    pub(crate) async fn journal(&self) -> Vec<Event> {
+        journal::range(&self.link, &self.keys, PARTITION, 1, None, 10_000).await.unwrap()
+    }
+
+    pub(crate) async fn events(&self, task: TaskId) -> Vec<Event> {
+        self.journal().await.into_iter().filter(|event| event.task == task).collect()
+    }
+
+    /// The types of a task's events, joined by spaces.
+    pub(crate) async fn story(&self, task: TaskId) -> String {
+        let events = self.events(task).await;
+        events.iter().map(|event| event.change.event_type().to_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    pub(crate) async fn query<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        let (verb, args) = command.split_first().unwrap();
+        self.link.query(redis::cmd(verb).arg(args)).await.unwrap()
+    }
+
+    pub(crate) fn lane_key(&self) -> String {
+        self.keys.lane(PARTITION, &lane())
+    }
+
+    /// Lets every entry that is pending in the lane look as if its holder had been silent for an hour.
+    pub(crate) async fn let_time_pass(&self) {
+        let (key, group) = (self.lane_key(), lane().task_type);
+        let pending: Vec<(String, String, i64, i64)> = self.query(&["XPENDING", &key, &group, "-", "+", "1000"]).await;
+        for (token, holder, _, _) in pending {
+            let _: redis::Value =
+                self.query(&["XCLAIM", &key, &group, &holder, "0", &token, "IDLE", "3600000", "JUSTID"]).await;
+        }
+    }
+
+    /// Brings every delayed task's due time forward to now.
+    pub(crate) async fn let_delays_pass(&self) {
+        let key = self.keys.delayed(PARTITION);
+        let delayed: Vec<String> = self.query(&["ZRANGE", &key, "0", "-1"]).await;
+        for task in delayed {
+            let _: i64 = self.query(&["ZADD", &key, "1", &task]).await;
+        }
+    }
+}
+
+/// A worker, and its takers by lane.
+pub(crate) struct Hand {
+    pub(crate) worker: Arc<Worker>,
+    takers: Vec<Taker>,
+}
+
+impl Hand {
+    fn new(worker: Arc<Worker>) -> Self {
+        let takers = worker.shifts().into_values().map(|lanes| Taker::new(worker.clone(), lanes)).collect();
+        Self { worker, takers }
+    }
+
+    /// What a read of all lanes gives now.
+    pub(crate) async fn take(&mut self) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        for taker in &mut self.takers {
+            batches.extend(taker.take(false).await.unwrap());
+        }
+        batches
+    }
+
+    /// Takes and works off what waits now.
+    pub(crate) async fn work(&mut self) -> Tally {
+        let mut sum = Tally::default();
+        for batch in self.take().await {
+            let tally = process(&self.worker, batch).await;
+            sum.completed += tally.completed;
+            sum.failed += tally.failed;
+            sum.retried += tally.retried;
+            sum.lost += tally.lost;
+        }
+        sum
+    }
+}
+
+pub(crate) fn lane() -> Lane {
+    Lane::new("acting", "v1")
+}
+
+fn meta(context: &Context) -> Meta {
+    Meta {
+        at_us: now_us(),
+        tenant: context.tenant.clone(),
+        actor: "api".to_owned(),
+        attempt: 0,
+        trace: context.trace.clone(),
+    }
+}
+
+/// A model that does what its input says: `ok…` answers, `bad` is a permanent error, `flaky` fails twice and then
+/// answers, `broken` always fails, `panic` panics, `hang` waits for [`Actor::release`], `short` makes the whole batch one
+/// answer short, `garbage` answers with no JSON.
+pub(crate) struct Actor {
+    card: ModelCard,
+    tried: Mutex<HashMap<String, usize>>,
+    pub(crate) calls: AtomicUsize,
+    gate: (Mutex<bool>, Condvar),
+}
+
+impl Actor {
+    pub(crate) fn new(lane: &Lane) -> Self {
+        let card = ModelCard {
+            task_type: lane.task_type.clone(),
+            version: lane.model_version.clone(),
+            name: "actor".to_owned(),
+            description: String::new(),
+            languages: Vec::new(),
+            limits: String::new(),
+            input_schema: serde_json::json!({}),
+            output_schema: serde_json::json!({}),
+        };
+        Self { card, tried: Mutex::default(), calls: AtomicUsize::new(0), gate: Default::default() }
+    }
+
+    /// How often an input was answered, in whatever way.
+    pub(crate) fn tried(&self, input: &str) -> usize {
+        self.tried.lock().unwrap().get(input).copied().unwrap_or(0)
+    }
+
+    /// Ends every present and later `hang`.
+    pub(crate) fn release(&self) {
+        *self.gate.0.lock().unwrap() = true;
+        self.gate.1.notify_all();
+    }
+
+    fn act(&self, input: &str) -> Result<String, InferError> {
+        let tries = {
+            let mut tried = self.tried.lock().unwrap();
+            let tries = tried.entry(input.to_owned()).or_insert(0);
+            *tries += 1;
+            *tries
+        };
+        let error = |code, permanent| Err(InferError { code, message: format!("{code} it is"), permanent });
+        match input {
+            "bad" => error("bad_input", true),
+            "flaky" if tries <= 2 => error("flaky", false),
+            "broken" => error("broken", false),
+            "panic" => panic!("the input said so"),
+            "garbage" => Ok("no json".to_owned()),
+            "hang" => {
+                let mut open = self.gate.0.lock().unwrap();
+                while !*open {
+                    open = self.gate.1.wait(open).unwrap();
+                }
+                Ok("\"late\"".to_owned())
+            }
+            _ => Ok(serde_json::json!({ "said": input }).to_string()),
+        }
+    }
+}
+
+impl Model for Actor {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn infer(&self, inputs: &[&str]) -> Vec<Result<String, InferError>> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut answers: Vec<_> = inputs.iter().map(|input| self.act(input)).collect();
+        if inputs.contains(&"short") {
+            answers.pop();
+        }
+        answers
+    }
+}
