@@ -5,8 +5,8 @@ use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, Start, Started};
 
 use crate::model::InferError;
-use crate::persist::wait_out;
 use crate::take::{Batch, Reference};
+use crate::wait::wait_out;
 use crate::worker::{ServedLane, Worker};
 
 /// An attempt that is ours, with what the caller asked for, or why that cannot be read.

@@ -6,8 +6,8 @@ use insightforge_schema::script::{self, Finish, Held, Retry};
 
 use crate::judge::Verdict;
 use crate::measure;
-use crate::persist::wait_out;
 use crate::take::Reference;
+use crate::wait::wait_out;
 use crate::worker::{ServedLane, Worker};
 
 /// A judged attempt.
@@ -59,7 +59,6 @@ pub(crate) async fn end(worker: &Worker, lane: &ServedLane, judged: &[Judged<'_>
             Held::Done => tally.retried += 1,
         }
     }
-    lane.meters.ended(tally);
     tally
 }
 

@@ -25,7 +25,20 @@ pub async fn process(worker: &Worker, batch: Batch) -> Tally {
             Judged { reference: attempt.reference, verdict }
         })
         .collect();
-    end(worker, &batch.lane, &judged, call, now_us()).await
+    let (ours, gone) = still_held(&batch, judged);
+    let mut tally = end(worker, &batch.lane, &ours, call, now_us()).await;
+    tally.lost += gone;
+    batch.lane.meters.ended(tally);
+    tally
+}
+
+/// Leaves out the attempts that a beat found taken away; says how many.
+fn still_held<'a>(batch: &Batch, judged: Vec<Judged<'a>>) -> (Vec<Judged<'a>>, usize) {
+    let all = judged.len();
+    let held = batch.lane.held();
+    let ours: Vec<_> = judged.into_iter().filter(|judged| held.contains_key(&judged.reference.token)).collect();
+    let gone = all - ours.len();
+    (ours, gone)
 }
 
 /// One answer an attempt: the model's, or why the model could not be asked.

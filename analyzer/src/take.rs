@@ -129,7 +129,10 @@ impl Taker {
     /// # Errors
     /// [`LinkError`] when Redis could not be read; the next step starts with what may have been delivered unseen.
     pub async fn step(&mut self, block: bool) -> Result<Step, LinkError> {
-        let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let slot = tokio::select! {
+            slot = self.slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
+            () = self.worker.stop.taking.cancelled() => return Ok(Step::Idle),
+        };
         let batches = self.take(block).await?;
         let count = batches.iter().map(|batch| batch.references.len()).sum();
         let slot = Arc::new(slot);
@@ -159,26 +162,29 @@ impl Taker {
 
     async fn read(&mut self, block: bool) -> Result<Vec<Batch>, LinkError> {
         while let Some(after) = self.doubt.clone() {
+            if self.worker.stop.taking.is_cancelled() {
+                return Ok(Vec::new());
+            }
             let found = self.read_own(after).await?;
             if !found.is_empty() {
                 return Ok(found);
             }
         }
-        let room = self.reserve(BATCH_MAX).await;
+        let Some(room) = self.reserve(BATCH_MAX).await else { return Ok(Vec::new()) };
         let found = self.call(Want::New { block: false }, room).await?;
         if !found.is_empty() || !block {
             return Ok(found);
         }
         // Nobody waits: hold few places while blocking, so that the others of this type have the rest.
         let share = self.worker.config.max_in_flight / (4 * usize::from(self.worker.config.partitions.get()));
-        let room = self.reserve(share.clamp(1, BATCH_MAX)).await;
+        let Some(room) = self.reserve(share.clamp(1, BATCH_MAX)).await else { return Ok(Vec::new()) };
         self.call(Want::New { block: true }, room).await
     }
 
     /// The next entries delivered to this consumer that no batch of ours holds: a reply was lost on its way. The doubt is
     /// over when there are no more.
     async fn read_own(&mut self, mut after: Vec<String>) -> Result<Vec<Batch>, LinkError> {
-        let room = self.reserve(BATCH_MAX).await;
+        let Some(room) = self.reserve(BATCH_MAX).await else { return Ok(Vec::new()) };
         let count = room.num_permits() / self.lanes.len();
         let Some(reply) = self.ask(&Want::Own { after: after.clone() }, count).await? else {
             return Ok(Vec::new());
@@ -194,16 +200,20 @@ impl Taker {
         self.batches(reply, room).await
     }
 
-    /// Places for at least one task a lane, at most `most` a lane.
-    async fn reserve(&self, most: usize) -> OwnedSemaphorePermit {
+    /// Places for at least one task a lane, at most `most` a lane; `None` when the worker stops.
+    async fn reserve(&self, most: usize) -> Option<OwnedSemaphorePermit> {
         let lanes = self.lanes.len();
         let least = u32::try_from(lanes).expect("a process serves few lanes");
-        let mut room = self.room.clone().acquire_many_owned(least).await.expect("the semaphore is never closed");
+        let mut room = tokio::select! {
+            biased;
+            () = self.worker.stop.taking.cancelled() => return None,
+            room = self.room.clone().acquire_many_owned(least) => room.expect("the semaphore is never closed"),
+        };
         let more = self.room.available_permits().min(most.saturating_sub(1) * lanes) / lanes * lanes;
         if let Ok(extra) = self.room.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
             room.merge(extra);
         }
-        room
+        Some(room)
     }
 
     async fn call(&mut self, want: Want, room: OwnedSemaphorePermit) -> Result<Vec<Batch>, LinkError> {

@@ -39,14 +39,14 @@ pub struct Worker {
     pub started_ms: i64,
     last_read_ms: AtomicI64,
     /// Batches being worked on.
-    pub(crate) batches: TaskTracker,
+    pub batches: TaskTracker,
     pub stop: Stop,
 }
 
 /// The three steps of stopping, in order.
 #[derive(Clone, Default)]
 pub struct Stop {
-    /// Take nothing more; the process's shutdown token.
+    /// Take nothing more; follows the process's shutdown.
     pub taking: CancellationToken,
     /// Wait for no model any more: hand back what has no answer yet.
     pub waiting: CancellationToken,
@@ -77,7 +77,7 @@ impl Worker {
     /// A worker that serves all of `deps.registry` and stops taking when `shutdown` is cancelled. The settings are
     /// [`Config::check`]ed elsewhere.
     #[must_use]
-    pub fn new(config: Config, deps: Deps, shutdown: CancellationToken) -> Arc<Self> {
+    pub fn new(config: Config, deps: Deps, shutdown: &CancellationToken) -> Arc<Self> {
         let Deps { link, keys, registry } = deps;
         let mut lanes = Vec::new();
         let mut rooms = HashMap::new();
@@ -97,7 +97,7 @@ impl Worker {
             }
         }
         let started_ms = now_us() / 1_000;
-        let stop = Stop { taking: shutdown, ..Stop::default() };
+        let stop = Stop { taking: shutdown.child_token(), ..Stop::default() };
         Arc::new(Self {
             config,
             link,
@@ -121,6 +121,12 @@ impl Worker {
     #[must_use]
     pub fn lanes(&self) -> &[Arc<ServedLane>] {
         &self.lanes
+    }
+
+    /// Every model with its threads, once.
+    pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
+        let first = self.lanes.first().map(|lane| lane.partition);
+        self.lanes.iter().filter(move |lane| Some(lane.partition) == first).filter_map(|lane| lane.engine.as_ref())
     }
 
     /// The lanes by partition and task type: what one taker reads.

@@ -44,6 +44,7 @@ scripts! {
     REDRIVE = "redrive.lua",
     BATCH = "batch.lua",
     BEAT = "beat.lua",
+    PRUNE = "prune.lua",
     VIEW = "view.lua",
 }
 
@@ -535,6 +536,21 @@ pub async fn beat(
     }
     let replies: Vec<i64> = link.eval(&BEAT, &names, &args).await?;
     Ok(replies.into_iter().map(|held| held == 1).collect())
+}
+
+/// Takes consumers off a lane's group that hold nothing and have been silent for `min_idle_ms`; says how many.
+///
+/// # Errors
+/// See [`LinkError`]; [`LinkError::Refused`] when the lane or its group does not exist.
+pub async fn prune(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    lane: &Lane,
+    min_idle_ms: u64,
+) -> Result<u64, LinkError> {
+    let names = [keys.lane(partition, lane)];
+    link.eval(&PRUNE, &names, &[bytes(lane.group().as_bytes()), number(min_idle_ms)]).await
 }
 
 /// A task as Redis holds it now.
