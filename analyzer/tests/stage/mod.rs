@@ -9,16 +9,19 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use insightforge_analyzer::end::Tally;
 use insightforge_analyzer::model::{InferError, Model, Registry};
+use insightforge_analyzer::move_due::move_due;
 use insightforge_analyzer::process::process;
+use insightforge_analyzer::reap::{self, Round};
 use insightforge_analyzer::take::{Batch, Taker, create_groups};
 use insightforge_analyzer::{Config, Deps, Worker};
 use insightforge_schema::catalogue::ModelCard;
-use insightforge_schema::event::{Cancelled, Change, Event, Meta, Submitted, encode, now_us};
+use insightforge_schema::event::{Cancelled, Change, Event, Failed, Meta, Submitted, encode, now_us};
 use insightforge_schema::id::{Partition, PartitionCount, TaskId};
 use insightforge_schema::journal;
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
 use insightforge_schema::script::{self, Cancellation, Context, Submission, Submit};
+use insightforge_schema::task::{Task, apply};
 use redis::FromRedisValue;
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +70,7 @@ impl Stage {
     }
 
     pub(crate) async fn worker_with(&self, config: Config) -> Hand {
-        let worker = Worker::new(config, self.deps(), CancellationToken::new());
+        let worker = Worker::new(config, self.deps(), &CancellationToken::new());
         create_groups(&worker, worker.lanes()).await.unwrap();
         Hand::new(worker)
     }
@@ -122,6 +125,16 @@ impl Stage {
 
     pub(crate) async fn events(&self, task: TaskId) -> Vec<Event> {
         self.journal().await.into_iter().filter(|event| event.task == task).collect()
+    }
+
+    /// The `failed` event of a task.
+    pub(crate) async fn failure(&self, task: TaskId) -> Failed {
+        let events = self.events(task).await;
+        let failed = events.into_iter().find_map(|event| match event.change {
+            Change::Failed(failed) => Some(failed),
+            _ => None,
+        });
+        failed.expect("the task failed")
     }
 
     /// The types of a task's events, joined by spaces.
@@ -184,14 +197,68 @@ impl Hand {
     pub(crate) async fn work(&mut self) -> Tally {
         let mut sum = Tally::default();
         for batch in self.take().await {
-            let tally = process(&self.worker, batch).await;
-            sum.completed += tally.completed;
-            sum.failed += tally.failed;
-            sum.retried += tally.retried;
-            sum.lost += tally.lost;
+            add(&mut sum, process(&self.worker, batch).await);
         }
         sum
     }
+
+    /// Takes what waits now and works on it in the background.
+    pub(crate) async fn work_behind(&mut self) -> tokio::task::JoinHandle<Tally> {
+        let (worker, batches) = (self.worker.clone(), self.take().await);
+        tokio::spawn(async move {
+            let mut sum = Tally::default();
+            for batch in batches {
+                add(&mut sum, process(&worker, batch).await);
+            }
+            sum
+        })
+    }
+
+    /// One step of every taker, as a running worker makes it; returns when its work is done.
+    pub(crate) async fn step(&mut self) {
+        for taker in &mut self.takers {
+            taker.step(false).await.unwrap();
+        }
+        self.worker.batches.close();
+        self.worker.batches.wait().await;
+        self.worker.batches.reopen();
+    }
+
+    /// Brings every delayed task back to its lane, as if its delay were over.
+    pub(crate) async fn move_all(&self, stage: &Stage) -> u64 {
+        stage.let_delays_pass().await;
+        move_due(&self.worker, PARTITION).await.unwrap()
+    }
+
+    /// A janitor's round, as if every holder had been silent for an hour.
+    pub(crate) async fn reap_all(&self, stage: &Stage) -> Round {
+        stage.let_time_pass().await;
+        reap::round(&self.worker, PARTITION).await.unwrap()
+    }
+}
+
+fn add(sum: &mut Tally, tally: Tally) {
+    sum.completed += tally.completed;
+    sum.failed += tally.failed;
+    sum.retried += tally.retried;
+    sum.lost += tally.lost;
+}
+
+/// Folds every task's events by the state machine; panics at the first that is illegal. Says how many ended which way.
+pub(crate) fn fold(events: &[Event]) -> HashMap<&'static str, usize> {
+    let mut tasks: HashMap<TaskId, Task> = HashMap::new();
+    let mut terminal: HashMap<TaskId, usize> = HashMap::new();
+    for event in events {
+        let task = apply(tasks.remove(&event.task), event).unwrap();
+        tasks.insert(event.task, task);
+        *terminal.entry(event.task).or_default() += usize::from(event.change.is_terminal());
+    }
+    assert!(terminal.values().all(|count| *count <= 1), "no task ends twice");
+    let mut ends = HashMap::new();
+    for task in tasks.values() {
+        *ends.entry(task.status.as_str()).or_default() += 1;
+    }
+    ends
 }
 
 pub(crate) fn lane() -> Lane {
@@ -209,13 +276,14 @@ fn meta(context: &Context) -> Meta {
 }
 
 /// A model that does what its input says: `ok…` answers, `bad` is a permanent error, `flaky` fails twice and then
-/// answers, `broken` always fails, `panic` panics, `hang` waits for [`Actor::release`], `short` makes the whole batch one
-/// answer short, `garbage` answers with no JSON.
+/// answers, `broken` always fails, `panic` panics, `hang` waits the first time for [`Actor::release`], `short` makes a
+/// batch of several one answer short, `garbage` answers with no JSON.
 pub(crate) struct Actor {
     card: ModelCard,
     tried: Mutex<HashMap<String, usize>>,
     pub(crate) calls: AtomicUsize,
     gate: (Mutex<bool>, Condvar),
+    hanging: tokio::sync::Notify,
 }
 
 impl Actor {
@@ -230,12 +298,23 @@ impl Actor {
             input_schema: serde_json::json!({}),
             output_schema: serde_json::json!({}),
         };
-        Self { card, tried: Mutex::default(), calls: AtomicUsize::new(0), gate: Default::default() }
+        Self {
+            card,
+            tried: Mutex::default(),
+            calls: AtomicUsize::new(0),
+            gate: Default::default(),
+            hanging: tokio::sync::Notify::new(),
+        }
     }
 
     /// How often an input was answered, in whatever way.
     pub(crate) fn tried(&self, input: &str) -> usize {
         self.tried.lock().unwrap().get(input).copied().unwrap_or(0)
+    }
+
+    /// Returns once a `hang` has begun.
+    pub(crate) async fn wait_for_hang(&self) {
+        self.hanging.notified().await;
     }
 
     /// Ends every present and later `hang`.
@@ -258,7 +337,8 @@ impl Actor {
             "broken" => error("broken", false),
             "panic" => panic!("the input said so"),
             "garbage" => Ok("no json".to_owned()),
-            "hang" => {
+            "hang" if tries == 1 => {
+                self.hanging.notify_one();
                 let mut open = self.gate.0.lock().unwrap();
                 while !*open {
                     open = self.gate.1.wait(open).unwrap();
@@ -278,7 +358,7 @@ impl Model for Actor {
     fn infer(&self, inputs: &[&str]) -> Vec<Result<String, InferError>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let mut answers: Vec<_> = inputs.iter().map(|input| self.act(input)).collect();
-        if inputs.contains(&"short") {
+        if inputs.len() > 1 && inputs.contains(&"short") {
             answers.pop();
         }
         answers
