@@ -1,0 +1,169 @@
+//! `insightforge bench`: load a running system, say how fast whole lives of tasks went, and audit that every accepted
+//! task completed exactly once.
+//!
+//! It speaks only the wire contract and reads only the contract's tables, so it measures any stack that keeps them. It
+//! shares its machine with what it measures: everything runs on one thread, connections stay open, and rows and results
+//! are watched for a sample of the tasks only. It judges correctness (exit code 1), never speed.
+
+mod audit;
+mod disk;
+mod ledger;
+mod load;
+mod processes;
+mod receive;
+mod report;
+mod watch;
+mod wire;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::task::{LocalSet, spawn_local};
+use url::Url;
+
+use crate::config::Secret;
+use ledger::{Ledger, Watches};
+use load::Load;
+use processes::Watched;
+use report::Report;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The API to load
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    target: Url,
+    /// Tasks to upload
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=99_999_999))]
+    tasks: u64,
+    /// Open loop: uploads a second, sent on schedule; latency counts from the scheduled time. Without it each connection
+    /// sends its next upload when the last was answered
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
+    /// Keep-alive connections; in the closed loop also the uploads in flight
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    concurrency: u16,
+    /// Tasks a request, through the batch door; 1 uses the single upload. `--tasks` is rounded up to whole requests
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
+    /// Text to analyse; a running number is appended
+    #[arg(long, default_value = "這是一個非常正面的測試語句，我很喜歡！")]
+    text: String,
+    #[arg(long, default_value = "sentiment_analysis")]
+    task_type: String,
+    #[arg(long, default_value = "v1.0")]
+    model_version: String,
+    /// Receive webhooks here; the system must be configured to send them to this address
+    #[arg(long)]
+    webhook_listen: Option<SocketAddr>,
+    /// Check `X-Webhook-Signature` of every webhook with this secret
+    #[arg(long, env = "INSIGHTFORGE_WEBHOOK_SECRET", hide_env_values = true, requires = "webhook_listen")]
+    webhook_secret: Option<Secret>,
+    /// Audit these tables, and time the rows of sampled tasks
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<Secret>,
+    /// Time `GET /api/result/<task_id>` of sampled tasks until it answers completed
+    #[arg(long)]
+    poll_visible: bool,
+    /// Tasks a second whose row and result are watched
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    samples_per_s: u32,
+    /// Account for these processes with their children: `name=pid,name=pid`
+    #[arg(long, value_delimiter = ',')]
+    pids: Vec<Watched>,
+    /// Directory of the fsync probe: on the disk that Redis and the database use
+    #[arg(long, default_value = ".")]
+    fsync_dir: PathBuf,
+    /// Give up when nothing completed for this long
+    #[arg(long, default_value_t = 30)]
+    settle_s: u64,
+    /// Print one JSON document instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(|| "a number above 0".to_owned())
+}
+
+/// Measures, prints, and fails when the audit found something wrong.
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // One thread of its own: the ledger needs no lock, and waking no other thread is what keeps a request cheap.
+    let measured = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let json = args.json;
+        let report = LocalSet::new().block_on(&runtime, measure(args))?;
+        anyhow::Ok((report, json))
+    });
+    let (report, json) = measured.await.context("the measuring thread")??;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.audit.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One run, in order: probe the disk, receive, load, wait for the last outcome, audit.
+async fn measure(args: Args) -> anyhow::Result<Report> {
+    let fsync = disk::probe(&args.fsync_dir).with_context(|| format!("probing {}", args.fsync_dir.display()))?;
+    let database = args.database_url.as_ref().map(|url| insightforge_schema::tables::pool(url.reveal(), 2));
+    let database = database.transpose().context("DATABASE_URL")?;
+    if let Some(pool) = &database {
+        sqlx::query("SELECT 1 FROM analysis_tasks LIMIT 1").execute(pool).await.context("reading analysis_tasks")?;
+    }
+    let load = Load::new(&args)?;
+    let ledger = Rc::new(Ledger::new(Watches {
+        rows: database.is_some(),
+        results: args.poll_visible,
+        samples_per_s: args.samples_per_s,
+    }));
+
+    let mut receiver = None;
+    if let Some(addr) = args.webhook_listen {
+        let secret = args.webhook_secret.as_ref().map(|secret| secret.reveal().as_bytes().to_vec());
+        receiver = Some(receive::listen(addr, secret, Rc::clone(&ledger)).await?);
+    }
+    let mut watchers = Vec::new();
+    if let Some(pool) = &database {
+        watchers.push(spawn_local(watch::rows(pool.clone(), Rc::clone(&ledger))));
+    }
+    if args.poll_visible {
+        watchers.push(spawn_local(watch::results(load.target(), Rc::clone(&ledger))));
+    }
+
+    let processes_before = processes::snapshot(&args.pids)?;
+    ledger.start();
+    let sent = load.send_all(&ledger).await?;
+    let settle = Duration::from_secs(args.settle_s);
+    let by = match (&receiver, &database) {
+        (Some(_), _) => wait_for_webhooks(&ledger, settle).await,
+        (None, Some(pool)) => audit::wait_for_rows(pool, &ledger, settle).await?,
+        (None, None) => report::CompletedBy::Nobody,
+    };
+    watch::wait_for_samples(&ledger, settle).await;
+    let processes = processes::difference(&processes_before, &processes::snapshot(&args.pids)?);
+    watchers.iter().for_each(tokio::task::JoinHandle::abort);
+
+    let mut audit = audit::Audit::default();
+    if receiver.is_some() {
+        audit.webhooks(&ledger);
+    }
+    if let Some(pool) = &database {
+        audit.rows(pool, &ledger, settle).await?;
+    }
+    Ok(Report::new(&args, &ledger, sent, by, processes, fsync, audit))
+}
+
+/// Waits until every accepted task was announced, or nothing was for `settle`.
+async fn wait_for_webhooks(ledger: &Ledger, settle: Duration) -> report::CompletedBy {
+    while ledger.announced() < ledger.accepted() {
+        if tokio::time::timeout(settle, ledger.progress()).await.is_err() {
+            break;
+        }
+    }
+    report::CompletedBy::Webhook
+}
