@@ -23,12 +23,13 @@ pub fn pool(url: &str, max_connections: u32) -> Result<MySqlPool, sqlx::Error> {
         .acquire_timeout(Duration::from_secs(5))
         .after_connect(|connection, _| {
             Box::pin(async move {
-                sqlx::Executor::execute(
-                    connection,
-                    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, \
-                     SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ZERO_DATE')",
-                )
-                .await?;
+                // Two statements: the isolation level cannot share a SET with variables.
+                for statement in [
+                    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                    "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ZERO_DATE')",
+                ] {
+                    sqlx::Executor::execute(&mut *connection, statement).await?;
+                }
                 Ok(())
             })
         })
@@ -47,4 +48,25 @@ pub async fn migrate(pool: &MySqlPool) -> Result<(), sqlx::migrate::MigrateError
 #[must_use]
 pub fn datetime(at_us: i64) -> chrono::NaiveDateTime {
     chrono::DateTime::from_timestamp_micros(at_us).unwrap_or_default().naive_utc()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_reads_committed_rows_and_refuses_what_does_not_fit() {
+        let url = std::env::var("INSIGHTFORGE_TEST_MARIADB_URL").expect("INSIGHTFORGE_TEST_MARIADB_URL names a server");
+        let pool = pool(&url, 1).unwrap();
+        // The variable has another name on each server; both show it this way.
+        let (_, isolation): (String, String) = sqlx::query_as(
+            "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode").fetch_one(&pool).await.unwrap();
+        assert_eq!(isolation, "READ-COMMITTED");
+        assert!(mode.contains("STRICT_ALL_TABLES"), "{mode}");
+    }
 }
