@@ -1,0 +1,79 @@
+//! `insightforge analyzer`.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use insightforge_analyzer::model::Registry;
+use insightforge_analyzer::{Config, Deps};
+use insightforge_schema::catalogue;
+
+use super::{check_servers, process_name};
+use crate::boot::{self, Ready, RoleArgs};
+use crate::config::RedisArgs;
+
+#[derive(clap::Args)]
+pub(crate) struct AnalyzerArgs {
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    role: RoleArgs,
+    /// Serves /metrics, /livez and /readyz
+    #[arg(long, env = "INSIGHTFORGE_METRICS_ADDR", default_value = "127.0.0.1:9465")]
+    metrics_addr: SocketAddr,
+    /// Tasks of one type in flight at once
+    #[arg(long, env = "INSIGHTFORGE_MAX_IN_FLIGHT", default_value_t = 256)]
+    max_in_flight: usize,
+    /// Calls of one model that run at once; the machine's cores unless given
+    #[arg(long, env = "INSIGHTFORGE_INFERENCE_THREADS")]
+    inference_threads: Option<NonZeroUsize>,
+    /// A holder silent for this long loses its tasks to others, in milliseconds
+    #[arg(long, env = "INSIGHTFORGE_LEASE_MS", default_value_t = 15_000)]
+    lease_ms: u64,
+    /// One call of a model; longer counts as hung, in milliseconds
+    #[arg(long, env = "INSIGHTFORGE_TASK_TIMEOUT_MS", default_value_t = 120_000)]
+    task_timeout_ms: u64,
+    /// Attempts a task has before it is failed and dead-lettered
+    #[arg(long, env = "INSIGHTFORGE_MAX_ATTEMPTS", default_value_t = 3)]
+    max_attempts: u32,
+    /// Bound of the random delay before the second attempt, in milliseconds; doubles with each further one
+    #[arg(long, env = "INSIGHTFORGE_BACKOFF_BASE_MS", default_value_t = 1_000)]
+    backoff_base_ms: u64,
+    /// Bound of the random delay before any attempt, in milliseconds
+    #[arg(long, env = "INSIGHTFORGE_BACKOFF_CAP_MS", default_value_t = 60_000)]
+    backoff_cap_ms: u64,
+    /// How long a stopping analyzer goes on with what it has in flight before it hands the rest back, in milliseconds
+    #[arg(long, env = "INSIGHTFORGE_DRAIN_MS", default_value_t = 8_000)]
+    drain_ms: u64,
+}
+
+pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
+    args.role.start_logging()?;
+    args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
+    let shutdown = boot::shutdown_on_signal()?;
+    let (link, keys) = (args.redis.link()?, args.redis.keys());
+    let partitions = check_servers(&args.redis, &link, None).await?;
+    let metrics = boot::start_metrics()?;
+    insightforge_analyzer::describe_metrics();
+
+    let registry = Registry::built_in();
+    catalogue::announce_models(&link, &keys, &registry.cards()).await?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let config = Config {
+        partitions,
+        worker_name: process_name()?,
+        max_in_flight: args.max_in_flight,
+        lease_ms: args.lease_ms,
+        task_timeout_ms: args.task_timeout_ms,
+        max_attempts: args.max_attempts,
+        backoff_base_ms: args.backoff_base_ms,
+        backoff_cap_ms: args.backoff_cap_ms,
+        inference_threads: args.inference_threads.map_or(cores, NonZeroUsize::get),
+        drain_ms: args.drain_ms,
+    };
+    let ready = Ready::default();
+    boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
+    ready.set(true);
+    insightforge_analyzer::run(config, Deps { link, keys, registry }, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,92 @@
+//! `insightforge api`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use insightforge_analyzer::model::Registry;
+use insightforge_api::{Config, Deps};
+use insightforge_schema::address::AddressPolicy;
+
+use super::check_servers;
+use crate::boot::{self, Ready, RoleArgs};
+use crate::config::{DatabaseArgs, RedisArgs, SealArgs};
+
+/// Connections to the database: lists and look-ups only, no upload waits for one.
+const DATABASE_CONNECTIONS: u32 = 16;
+
+#[derive(clap::Args)]
+pub(crate) struct ApiArgs {
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    seal: SealArgs,
+    #[command(flatten)]
+    role: RoleArgs,
+    /// Serves callers
+    #[arg(long, env = "INSIGHTFORGE_HTTP_ADDR", default_value = "127.0.0.1:8080")]
+    http_addr: SocketAddr,
+    /// Serves the former model server's callers (`/analyze`, `/result/…`) on an address of their own; they are served on
+    /// the public one unless given
+    #[arg(long, env = "INSIGHTFORGE_INTERNAL_ADDR")]
+    internal_addr: Option<SocketAddr>,
+    /// Serves /metrics, /livez and /readyz
+    #[arg(long, env = "INSIGHTFORGE_METRICS_ADDR", default_value = "127.0.0.1:9464")]
+    metrics_addr: SocketAddr,
+    /// Waiting tasks beyond which uploads are answered 429
+    #[arg(long, env = "INSIGHTFORGE_MAX_BACKLOG", default_value_t = 1_000_000)]
+    max_backlog: u64,
+    /// Largest body of one upload, in bytes
+    #[arg(long, env = "INSIGHTFORGE_MAX_BODY_BYTES", default_value_t = 1_048_576)]
+    max_body_bytes: usize,
+    /// Largest body of one batch upload, in bytes; it is streamed, not held
+    #[arg(long, env = "INSIGHTFORGE_MAX_BATCH_BYTES", default_value_t = 104_857_600)]
+    max_batch_bytes: u64,
+    /// Longest wait a caller may ask for with `Prefer: wait=N` or a long poll, in seconds
+    #[arg(long, env = "INSIGHTFORGE_WAIT_LIMIT_S", default_value_t = 30)]
+    wait_limit_s: u64,
+    /// Networks that callers' webhooks may reach beside public addresses, such as 172.16.0.0/12, separated by commas. The
+    /// same value for api and projector
+    #[arg(long, env = "INSIGHTFORGE_WEBHOOK_ALLOW_CIDRS", default_value = "")]
+    webhook_allow_cidrs: String,
+}
+
+pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
+    args.role.start_logging()?;
+    args.role.check_listener("INSIGHTFORGE_HTTP_ADDR", args.http_addr)?;
+    if let Some(addr) = args.internal_addr {
+        args.role.check_listener("INSIGHTFORGE_INTERNAL_ADDR", addr)?;
+    }
+    args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
+    let addresses = AddressPolicy::parse(&args.webhook_allow_cidrs).context("INSIGHTFORGE_WEBHOOK_ALLOW_CIDRS")?;
+    let sealer = args.seal.sealer()?;
+    let shutdown = boot::shutdown_on_signal()?;
+    let (link, keys) = (args.redis.link()?, args.redis.keys());
+    let pool = args.database.pool(DATABASE_CONNECTIONS)?;
+    let partitions = check_servers(&args.redis, &link, Some(&pool)).await?;
+    let metrics = boot::start_metrics()?;
+    insightforge_api::describe_metrics();
+
+    let config = Config {
+        http_addr: args.http_addr,
+        internal_addr: args.internal_addr,
+        partitions,
+        max_backlog: args.max_backlog,
+        max_body_bytes: args.max_body_bytes,
+        max_batch_bytes: args.max_batch_bytes,
+        wait_limit_s: args.wait_limit_s,
+        addresses,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let deps = Deps { link, keys, pool, sealer, models: Registry::built_in().cards() };
+    let ready = Ready::default();
+    boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
+    let listening = move |addr: SocketAddr| {
+        ready.set(true);
+        tracing::info!(%addr, "listening");
+    };
+    insightforge_api::run(config, deps, listening, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}

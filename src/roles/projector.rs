@@ -1,0 +1,96 @@
+//! `insightforge projector`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use insightforge_projector::webhook::{Endpoint, Secret as WebhookSecret, WebhookConfig};
+use insightforge_projector::{Config, Deps};
+use insightforge_schema::address::AddressPolicy;
+
+use super::{check_servers, process_name};
+use crate::boot::{self, Ready, RoleArgs};
+use crate::config::{DatabaseArgs, RedisArgs, SealArgs, Secret};
+
+/// Connections to the database: one folds, the others record deliveries and claim what is due.
+const DATABASE_CONNECTIONS: u32 = 8;
+/// The configured endpoint's name; it stands in `webhook-id` and in the outbox.
+const ENDPOINT: &str = "default";
+/// A shorter key of an HMAC can be guessed.
+const SECRET_BYTES: usize = 16;
+
+#[derive(clap::Args)]
+pub(crate) struct ProjectorArgs {
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    seal: SealArgs,
+    #[command(flatten)]
+    role: RoleArgs,
+    /// Serves /metrics, /livez and /readyz
+    #[arg(long, env = "INSIGHTFORGE_METRICS_ADDR", default_value = "127.0.0.1:9466")]
+    metrics_addr: SocketAddr,
+    /// Events folded in one transaction at most
+    #[arg(long, env = "INSIGHTFORGE_BATCH_EVENTS", default_value_t = 4_000)]
+    batch_events: usize,
+    /// Told of every task that ended
+    #[arg(long, env = "INSIGHTFORGE_WEBHOOK_URL", hide_env_values = true, requires = "webhook_secret")]
+    webhook_url: Option<Secret>,
+    /// Signs what is sent to INSIGHTFORGE_WEBHOOK_URL; at least 16 bytes, or `whsec_` and base64
+    #[arg(long, env = "INSIGHTFORGE_WEBHOOK_SECRET", hide_env_values = true)]
+    webhook_secret: Option<Secret>,
+    /// Deliveries in flight at once, in total
+    #[arg(long, env = "INSIGHTFORGE_WEBHOOK_CONCURRENCY", default_value_t = 256)]
+    webhook_concurrency: usize,
+    /// Deliveries in flight at once to one endpoint
+    #[arg(long, env = "INSIGHTFORGE_WEBHOOK_PER_ENDPOINT", default_value_t = 64)]
+    webhook_per_endpoint: usize,
+    /// Networks that callers' webhooks may reach beside public addresses, such as 172.16.0.0/12, separated by commas. The
+    /// same value for api and projector
+    #[arg(long, env = "INSIGHTFORGE_WEBHOOK_ALLOW_CIDRS", default_value = "")]
+    webhook_allow_cidrs: String,
+}
+
+pub(crate) async fn projector(args: ProjectorArgs) -> anyhow::Result<ExitCode> {
+    args.role.start_logging()?;
+    args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
+    let webhook = webhook_config(&args)?;
+    let sealer = args.seal.sealer()?;
+    let shutdown = boot::shutdown_on_signal()?;
+    let (link, keys) = (args.redis.link()?, args.redis.keys());
+    let pool = args.database.pool(DATABASE_CONNECTIONS)?;
+    let partitions = check_servers(&args.redis, &link, Some(&pool)).await?;
+    let metrics = boot::start_metrics()?;
+    insightforge_projector::describe_metrics();
+
+    let config = Config { partitions, owner: process_name()?, batch_events: args.batch_events, webhook };
+    let ready = Ready::default();
+    boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
+    ready.set(true);
+    insightforge_projector::run(config, Deps { link, keys, pool, sealer }, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn webhook_config(args: &ProjectorArgs) -> anyhow::Result<WebhookConfig> {
+    let mut config = WebhookConfig {
+        concurrency: args.webhook_concurrency,
+        per_endpoint: args.webhook_per_endpoint,
+        addresses: AddressPolicy::parse(&args.webhook_allow_cidrs).context("INSIGHTFORGE_WEBHOOK_ALLOW_CIDRS")?,
+        ..WebhookConfig::default()
+    };
+    if let (Some(url), Some(secret)) = (&args.webhook_url, &args.webhook_secret) {
+        if secret.reveal().len() < SECRET_BYTES {
+            bail!("INSIGHTFORGE_WEBHOOK_SECRET has fewer than {SECRET_BYTES} bytes");
+        }
+        config.endpoints.push(Endpoint {
+            name: ENDPOINT.to_owned(),
+            url: url.reveal().to_owned(),
+            secret: WebhookSecret::new(secret.reveal()),
+            legacy_header: true,
+        });
+    }
+    config.check().context("webhook settings")?;
+    Ok(config)
+}
