@@ -16,10 +16,10 @@ use super::wire::{self, Connection};
 
 /// Between two looks: the resolution of what is measured here, and what a look waits at least.
 const BETWEEN: Duration = Duration::from_millis(2);
-/// Looking takes at most one part in this many of one connection's time, so that a slow database is not slowed further.
-const SHARE: u32 = 20;
+/// Looking takes at most one part in five of one connection's time, so that a slow database is not slowed further.
+const SHARE: u32 = 4;
 /// Tasks one look asks for, the oldest.
-const ROWS_A_LOOK: usize = 256;
+const ROWS_A_LOOK: usize = 128;
 /// Results watched at once; samples beyond are not watched.
 const RESULTS_AT_ONCE: usize = 32;
 

@@ -21,7 +21,6 @@ app.conf.update(
     task_ignore_result=True,
     task_store_errors_even_if_ignored=False,
     worker_prefetch_multiplier=int(os.environ.get("PREFETCH", "16")),
-    broker_pool_limit=None if os.environ.get("PUBLISHERS") is None else int(os.environ["PUBLISHERS"]),
     broker_connection_retry_on_startup=True,
     # What nobody listens to is not sent.
     worker_send_task_events=False,
