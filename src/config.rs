@@ -50,7 +50,13 @@ impl fmt::Display for Secret {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RedisArgs {
     /// Redis 7.0 or later, `redis://` or `rediss://`
-    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true, hide_default_value = false)]
+    #[arg(
+        long,
+        env = "REDIS_URL",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true,
+        hide_default_value = false
+    )]
     pub(crate) redis_url: Secret,
     /// First part of every Redis key; one installation, one prefix
     #[arg(long, env = "INSIGHTFORGE_KEY_PREFIX", default_value = "if", value_parser = key_prefix)]
@@ -90,7 +96,8 @@ impl RedisArgs {
 }
 
 fn key_prefix(text: &str) -> Result<String, String> {
-    let fine = !text.is_empty() && text.len() <= 32 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let fine =
+        !text.is_empty() && text.len() <= 32 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     if fine { Ok(text.to_owned()) } else { Err("1 to 32 letters, digits, `-`, `_` or `.`".to_owned()) }
 }
 

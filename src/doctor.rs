@@ -78,7 +78,12 @@ pub(crate) async fn check_redis(link: &Link) -> Vec<Finding> {
     };
     let mut findings = vec![judge_redis_version(&info)];
     // Managed services forbid CONFIG; then nothing is known, and that is said.
-    match link.query::<HashMap<String, String>>(redis::cmd("CONFIG").arg("GET").arg("append*").arg("maxmemory*").arg("no-appendfsync-on-rewrite")).await {
+    match link
+        .query::<HashMap<String, String>>(
+            redis::cmd("CONFIG").arg("GET").arg("append*").arg("maxmemory*").arg("no-appendfsync-on-rewrite"),
+        )
+        .await
+    {
         Ok(settings) => findings.extend(judge_redis_settings(&settings)),
         Err(error) => findings.push(weak(
             format!("Redis does not tell its durability settings ({error})"),
@@ -147,7 +152,9 @@ pub(crate) async fn check_database(pool: &MySqlPool) -> Vec<Finding> {
     let mut findings = vec![good(format!("database {version}"))];
     if flush != 1 {
         findings.push(weak(
-            format!("innodb_flush_log_at_trx_commit is {flush}: a power failure can undo commits; a rebuild restores them"),
+            format!(
+                "innodb_flush_log_at_trx_commit is {flush}: a power failure can undo commits; a rebuild restores them"
+            ),
             "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration",
         ));
     }
@@ -195,7 +202,10 @@ async fn check_projection(link: &Link, keys: &Keys, pool: &MySqlPool, count: Par
         match folded {
             Ok(folded) if folded.unwrap_or(0) > last => {
                 return vec![broken(
-                    format!("partition {partition}: the tables have event {}, the journal ends at {last}", folded.unwrap_or(0)),
+                    format!(
+                        "partition {partition}: the tables have event {}, the journal ends at {last}",
+                        folded.unwrap_or(0)
+                    ),
                     "Redis lost its tail: restore it, or point REDIS_URL at the right server",
                 )];
             }

@@ -75,7 +75,10 @@ impl std::str::FromStr for Bound {
             Some(count) if unit > 0 => {
                 Ok(Self::Time(insightforge_schema::event::now_us() - count.saturating_mul(unit * 1_000_000)))
             }
-            _ => Err("neither a position (3:1284), a time (2026-01-31T12:00:00Z), nor a time ago (10m, 2h, 1d)".to_owned()),
+            _ => {
+                Err("neither a position (3:1284), a time (2026-01-31T12:00:00Z), nor a time ago (10m, 2h, 1d)"
+                    .to_owned())
+            }
         }
     }
 }
@@ -84,7 +87,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (link, keys) = (args.redis.link()?, args.redis.keys());
     let count = args.redis.recorded_partitions(&link).await?;
     let mut reader = Reader::open(&link, &keys, count, &args).await?;
-    let mut printer = Printer { json: args.json, color: std::io::stdout().is_terminal(), out: std::io::stdout().lock() };
+    let mut printer =
+        Printer { json: args.json, color: std::io::stdout().is_terminal(), out: std::io::stdout().lock() };
     let mut states = HashMap::new();
     loop {
         let events = reader.next_page().await?;
@@ -160,7 +164,9 @@ impl<'a> Reader<'a> {
     async fn open(link: &'a Link, keys: &'a Keys, count: PartitionCount, args: &Args) -> anyhow::Result<Self> {
         let only = match (args.task, args.from, args.to) {
             (Some(task), ..) => Some(count.of_task(task)),
-            (_, Some(Bound::Position(position)), _) | (_, _, Some(Bound::Position(position))) => Some(position.partition),
+            (_, Some(Bound::Position(position)), _) | (_, _, Some(Bound::Position(position))) => {
+                Some(position.partition)
+            }
             _ => None,
         };
         if let (Some(Bound::Position(from)), Some(Bound::Position(to))) = (args.from, args.to)
@@ -216,11 +222,7 @@ struct Printer<W> {
 
 impl<W: Write> Printer<W> {
     fn print(&mut self, event: &Event, folded: &Result<Option<Task>, IllegalEvent>) -> std::io::Result<()> {
-        if self.json {
-            writeln!(self.out, "{}", as_json(event, folded))
-        } else {
-            self.print_for_people(event, folded)
-        }
+        if self.json { writeln!(self.out, "{}", as_json(event, folded)) } else { self.print_for_people(event, folded) }
     }
 
     fn print_for_people(&mut self, event: &Event, folded: &Result<Option<Task>, IllegalEvent>) -> std::io::Result<()> {
@@ -320,8 +322,7 @@ fn rfc3339(at_us: i64) -> String {
 
 /// At most 120 characters, on one line, without control characters: the text is a stranger's.
 fn cut(text: &str) -> String {
-    let mut short: String =
-        text.chars().take(120).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut short: String = text.chars().take(120).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(120).is_some() {
         short.push('…');
     }

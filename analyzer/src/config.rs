@@ -9,6 +9,9 @@ pub const BEAT_FLOOR_MS: u64 = 1_000;
 /// The longest drain: handing back and signing off must fit behind it into the ten seconds a stopping process has.
 pub const DRAIN_CEILING_MS: u64 = 8_500;
 
+/// The longest delay before another attempt, in milliseconds: a day.
+pub const BACKOFF_CEILING_MS: u64 = 86_400_000;
+
 /// Settings of one analyzer process. Plain data; the binary reads flags and environment.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -70,6 +73,12 @@ impl Config {
                 self.backoff_base_ms, self.backoff_cap_ms
             ));
         }
+        if self.backoff_cap_ms > BACKOFF_CEILING_MS {
+            return wrong(format!(
+                "backoff_cap_ms is {}: a retry waits for a day ({BACKOFF_CEILING_MS}) at most",
+                self.backoff_cap_ms
+            ));
+        }
         if self.inference_threads == 0 {
             return wrong("inference_threads is 0: no model could ever run".to_owned());
         }
@@ -112,12 +121,13 @@ mod tests {
     #[test]
     fn contradicting_settings_are_refused_by_name() {
         assert_eq!(sound().check(1), Ok(()));
-        let cases: [(&str, Config); 8] = [
+        let cases: [(&str, Config); 9] = [
             ("worker_name", Config { worker_name: String::new(), ..sound() }),
             ("lease_ms", Config { lease_ms: 2_999, ..sound() }),
             ("max_attempts", Config { max_attempts: 0, ..sound() }),
             ("task_timeout_ms", Config { task_timeout_ms: 0, ..sound() }),
             ("backoff_cap_ms", Config { backoff_base_ms: 2, backoff_cap_ms: 1, ..sound() }),
+            ("backoff_cap_ms", Config { backoff_cap_ms: BACKOFF_CEILING_MS + 1, ..sound() }),
             ("inference_threads", Config { inference_threads: 0, ..sound() }),
             ("max_in_flight", Config { max_in_flight: 7, ..sound() }),
             ("drain_ms", Config { drain_ms: 9_000, ..sound() }),

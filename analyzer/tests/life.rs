@@ -1,10 +1,13 @@
 //! The life of tasks that go as they should, or fail by themselves.
 
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 mod stage;
 
 use std::sync::atomic::Ordering;
 
 use insightforge_analyzer::Config;
+use insightforge_analyzer::config::BACKOFF_CEILING_MS;
 use insightforge_analyzer::end::Tally;
 use insightforge_analyzer::move_due::move_due;
 use insightforge_analyzer::process::process;
@@ -128,7 +131,8 @@ async fn a_transient_error_is_repeated_until_it_passes() {
 #[tokio::test]
 async fn a_retry_is_not_moved_before_it_is_due() {
     let stage = Stage::new();
-    let config = Config { backoff_base_ms: u64::MAX / 2, backoff_cap_ms: u64::MAX / 2, ..Stage::config("w1") };
+    let config =
+        Config { backoff_base_ms: BACKOFF_CEILING_MS, backoff_cap_ms: BACKOFF_CEILING_MS, ..Stage::config("w1") };
     let mut hand = stage.worker_with(config).await;
     stage.submit("flaky").await;
     assert_eq!(hand.work().await.retried, 1);

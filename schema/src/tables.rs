@@ -59,12 +59,11 @@ mod tests {
         let url = std::env::var("INSIGHTFORGE_TEST_MARIADB_URL").expect("INSIGHTFORGE_TEST_MARIADB_URL names a server");
         let pool = pool(&url, 1).unwrap();
         // The variable has another name on each server; both show it this way.
-        let (_, isolation): (String, String) = sqlx::query_as(
-            "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')",
-        )
-        .fetch_one(&pool)
-        .await
-        .unwrap();
+        let (_, isolation): (String, String) =
+            sqlx::query_as("SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')")
+                .fetch_one(&pool)
+                .await
+                .unwrap();
         let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode").fetch_one(&pool).await.unwrap();
         assert_eq!(isolation, "READ-COMMITTED");
         assert!(mode.contains("STRICT_ALL_TABLES"), "{mode}");

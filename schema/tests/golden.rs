@@ -1,6 +1,8 @@
 //! Stored events must decode for ever. `golden/<type>.<version>.hex` is the `e` field of an event as a release wrote it;
 //! such a file is never changed, a new encoding gets new files.
 
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use insightforge_schema::event::{
     BatchLine, BatchReceived, Cancelled, Change, Completed, DeadLettered, ENCODING, Failed, Meta, Processing, Redriven,
     RetryScheduled, Submitted, Webhook, decode, encode,
@@ -63,10 +65,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         ),
         ("cancelled", Change::Cancelled(Cancelled { reason: "asked by the caller".to_owned() })),
         ("dead_lettered", Change::DeadLettered(DeadLettered { code: "bad_input".to_owned() })),
-        (
-            "redriven",
-            Change::Redriven(Redriven { as_task: "0190a6f0-0000-7000-8000-000000000002".parse().unwrap() }),
-        ),
+        ("redriven", Change::Redriven(Redriven { as_task: "0190a6f0-0000-7000-8000-000000000002".parse().unwrap() })),
         ("batch_received", Change::BatchReceived(BatchReceived { accepted: 998, rejected: 2 })),
     ]
 }
@@ -88,7 +87,11 @@ fn every_event_ever_written_is_still_read() {
 fn this_release_writes_the_bytes_of_its_encoding_version() {
     for (name, change) in changes() {
         let (now, kept) = (encode(&meta(), &change), golden(name, ENCODING));
-        assert_eq!(hex::encode(now), hex::encode(kept), "{name}: raise ENCODING and add golden files of the new version");
+        assert_eq!(
+            hex::encode(now),
+            hex::encode(kept),
+            "{name}: raise ENCODING and add golden files of the new version"
+        );
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every script on a real Redis: repeated calls, lost tokens, and what each leaves in the journal.
 
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use std::time::Duration;
 
 use insightforge_schema::event::{Cancelled, Change, Meta, encode};
@@ -8,7 +10,8 @@ use insightforge_schema::journal;
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
 use insightforge_schema::script::{
-    self, Cancellation, Context, Finish, Held, Reap, Reaped, Redrive, Retry, Start, Started, Submission, Submit, Takeover,
+    self, Cancellation, Context, Finish, Held, Reap, Reaped, Redrive, Retry, Start, Started, Submission, Submit,
+    Takeover,
 };
 
 const PARTITION: Partition = Partition(0);
@@ -87,8 +90,7 @@ impl Stage {
     }
 
     async fn retry(&self, task: TaskId, token: &str) -> Held {
-        let retry =
-            Retry { token: token.to_owned(), task, event: self.event.clone(), next_attempt: 2, due_ms: 1_000 };
+        let retry = Retry { token: token.to_owned(), task, event: self.event.clone(), next_attempt: 2, due_ms: 1_000 };
         script::retry(&self.link, &self.keys, PARTITION, &self.lane, &[retry]).await.unwrap().remove(0)
     }
 
@@ -122,8 +124,8 @@ impl Stage {
 async fn a_repeated_submission_is_one_task_and_another_body_is_a_conflict() {
     let stage = Stage::new();
     let task = stage.task(Some(b"print"), None);
-    assert_eq!(stage.submit(&[task.clone()], 0).await, [Submission::Accepted { task: task.task, n: 1 }]);
-    assert_eq!(stage.submit(&[task.clone()], 0).await, [Submission::Known { task: task.task }]);
+    assert_eq!(stage.submit(std::slice::from_ref(&task), 0).await, [Submission::Accepted { task: task.task, n: 1 }]);
+    assert_eq!(stage.submit(std::slice::from_ref(&task), 0).await, [Submission::Known { task: task.task }]);
     let other = Submit { fingerprint: Some(b"other".to_vec()), ..task.clone() };
     assert_eq!(stage.submit(&[other], 0).await, [Submission::Conflict { task: task.task }]);
     assert_eq!((stage.journal().await.as_str(), stage.waiting().await), ("submitted", 1));
@@ -150,7 +152,7 @@ async fn a_full_lane_takes_no_more_but_still_answers_repeats() {
     let (one, two) = (stage.task(Some(b"p"), None), stage.task(Some(b"p"), None));
     let answers = stage.submit(&[one.clone(), two.clone()], 1).await;
     assert_eq!(answers, [Submission::Accepted { task: one.task, n: 1 }, Submission::Full]);
-    assert_eq!(stage.submit(&[one.clone()], 1).await, [Submission::Known { task: one.task }]);
+    assert_eq!(stage.submit(std::slice::from_ref(&one), 1).await, [Submission::Known { task: one.task }]);
     assert_eq!((stage.journal().await.as_str(), stage.waiting().await), ("submitted", 1));
 }
 

@@ -1,8 +1,10 @@
 //! The state machine, as a table of every event in every status, and the SQL that repeats it.
 
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use insightforge_schema::event::{
-    BatchReceived, Cancelled, Change, Completed, DeadLettered, Event, Failed, Meta, Processing, Redriven, RetryScheduled,
-    Submitted,
+    BatchReceived, Cancelled, Change, Completed, DeadLettered, Event, Failed, Meta, Processing, Redriven,
+    RetryScheduled, Submitted,
 };
 use insightforge_schema::id::{Partition, Position, TaskId};
 use insightforge_schema::task::{IllegalEvent, Status, Task, apply};
@@ -47,12 +49,9 @@ fn change(event_type: &str) -> Change {
             message: word(),
             permanent: true,
         }),
-        "retry_scheduled" => Change::RetryScheduled(RetryScheduled {
-            code: word(),
-            message: word(),
-            next_attempt: 2,
-            due_us: 1,
-        }),
+        "retry_scheduled" => {
+            Change::RetryScheduled(RetryScheduled { code: word(), message: word(), next_attempt: 2, due_us: 1 })
+        }
         "cancelled" => Change::Cancelled(Cancelled { reason: word() }),
         "dead_lettered" => Change::DeadLettered(DeadLettered { code: word() }),
         "redriven" => Change::Redriven(Redriven { as_task: TaskId::new() }),
