@@ -128,13 +128,18 @@ def line(name: str, reports: list[dict], ours: float | None) -> str:
             return "-"
         return "/".join(f"{median(entry[key] for entry in found):.1f}" for key in ("p50_ms", "p99_ms"))
 
-    parts = []
-    for process in reports[0]["processes"]:
-        same = [p for report in reports for p in report["processes"] if p["name"] == process["name"]]
+    parts, own, servers = [], 0.0, 0.0
+    for process in (process["name"] for process in reports[0]["processes"]):
+        same = [p for report in reports for p in report["processes"] if p["name"] == process]
         cpu, rss = median(p["cpu_s_per_1000"] for p in same), median(p["peak_rss"] for p in same)
-        parts.append(f"{process['name']} {cpu:.3f} ({rss / 2**20:.0f})")
+        parts.append(f"{process} {cpu:.3f} ({rss / 2**20:.0f})")
+        if process in ("redis", "mariadb"):
+            servers += cpu
+        elif process != "bench":
+            own += cpu
     faults = sum(fault["count"] for report in reports for fault in report["audit"]["faults"])
     audit = "" if faults == 0 else f"  AUDIT FAILED: {faults} faults"
     row, webhook = latency("row completed"), latency("webhook received")
     accepted = median(report["accepted_per_s"] for report in reports)
-    return f"{name:<16}{accepted:>11.0f}{completed:>12.0f}{ratio:>7}{row:>18}{webhook:>18}  {', '.join(parts)}{audit}"
+    numbers = f"{accepted:>11.0f}{completed:>12.0f}{ratio:>7}{row:>16}{webhook:>16}{own:>8.3f}{servers:>9.3f}"
+    return f"{name:<16}{numbers}   {', '.join(parts)}{audit}"

@@ -85,7 +85,9 @@ impl Ledger {
         }
         (task.sent, task.answered) = (Some(sent), Some(now));
         if sample || now >= self.next_sample.get() {
-            self.next_sample.set(now + self.sample_every);
+            // Steady on average: a task that came late does not push the next sample away, within a few.
+            let oldest = now.saturating_sub(8 * self.sample_every);
+            self.next_sample.set((self.next_sample.get() + self.sample_every).max(oldest));
             if self.watches.rows {
                 self.rows_wanted.borrow_mut().push(id);
             }

@@ -167,3 +167,79 @@ async fn wait_for_webhooks(ledger: &Ledger, settle: Duration) -> report::Complet
     }
     report::CompletedBy::Webhook
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::wire::Connection;
+    use clap::Parser;
+    use tokio::net::TcpListener;
+    use uuid::Uuid;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// Webhooks a system sends for its n-th task: whether each says completed.
+    type Habit = fn(u64) -> &'static [bool];
+
+    /// Keeps the upload's contract, and announces as `habit` says.
+    async fn system(listener: TcpListener, webhooks: SocketAddr, habit: Habit) {
+        let mut task = 0;
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut caller = Connection::new(stream).unwrap();
+        let mut receiver = None;
+        while let Some(request) = caller.receive().await.unwrap() {
+            let upload: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+            let data: serde_json::Value = serde_json::from_str(upload["data"].as_str().unwrap()).unwrap();
+            assert!(data["text"].as_str().unwrap().ends_with(&format!(" {task:08}")), "{data}");
+            let id = Uuid::new_v4();
+            let body = format!(r#"{{"message":"任務已接收","task_id":"{id}"}}"#);
+            let answer = format!("HTTP/1.1 202 Accepted\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            caller.send(answer.as_bytes()).await.unwrap();
+            if receiver.is_none() {
+                receiver = Some(Connection::connect(&webhooks.to_string()).await.unwrap());
+            }
+            for completed in habit(task) {
+                let status = if *completed { "completed" } else { "failed" };
+                let body = format!(r#"{{"task_id":"{id}","status":"{status}","result":null}}"#);
+                let request = wire::post("bench", "/", "application/json", body.as_bytes());
+                assert_eq!(receiver.as_mut().unwrap().exchange(&request).await.unwrap().status(), 204);
+            }
+            task += 1;
+        }
+    }
+
+    async fn bench(habit: Habit, more: &[&str]) -> Report {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let webhooks = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (target, to) = (format!("http://{}", listener.local_addr().unwrap()), webhooks.to_string());
+        let mut line = vec!["bench", "--target", &target, "--tasks", "20", "--concurrency", "1", "--settle-s", "1"];
+        line.extend(["--webhook-listen", &to, "--fsync-dir", "/tmp"]);
+        line.extend(more);
+        let args = Line::parse_from(line).args;
+        let run = LocalSet::new();
+        run.spawn_local(system(listener, webhooks, habit));
+        run.run_until(measure(args)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_system_that_announces_every_task_passes_in_both_loops() {
+        for more in [&[][..], &["--rate", "400"]] {
+            let report = bench(|task| if task == 7 { &[true, true] } else { &[true] }, more).await;
+            assert!(report.audit.passed(), "{report}");
+            assert_eq!((report.accepted, report.audit.webhooks_checked, report.audit.repeated_webhooks), (20, 20, 1));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_and_a_failed_task_fail_the_run_and_are_counted() {
+        let report = bench(|task| [&[true][..], &[], &[false]][(task % 3) as usize], &[]).await;
+        let mut faults: Vec<_> = report.audit.faults().iter().map(|fault| (fault.what, fault.count)).collect();
+        faults.sort_unstable();
+        assert_eq!(faults, [("no webhook came", 7), ("the webhook did not say completed", 6)]);
+        assert!(report.to_string().contains("FAILED"));
+    }
+}

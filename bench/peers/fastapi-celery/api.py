@@ -32,7 +32,7 @@ SELECT = """SELECT t.status, t.task_type, t.model_version, t.data_payload, t.err
   FROM analysis_tasks t LEFT JOIN analysis_results r ON r.analysis_task_id = t.id WHERE t.task_id = %s"""
 
 # Celery publishes with a blocking call: threads let publications share Redis's fsync.
-publishers = ThreadPoolExecutor(int(os.environ.get("PUBLISHERS", "8")))
+publishers = ThreadPoolExecutor(int(os.environ.get("PUBLISHERS", "2")))
 
 
 class Upload(BaseModel):

@@ -20,7 +20,7 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     task_ignore_result=True,
     task_store_errors_even_if_ignored=False,
-    worker_prefetch_multiplier=int(os.environ.get("PREFETCH", "16")),
+    worker_prefetch_multiplier=int(os.environ.get("PREFETCH", "64")),
     broker_connection_retry_on_startup=True,
     # What nobody listens to is not sent.
     worker_send_task_events=False,

@@ -6,11 +6,11 @@ import { Agent, request } from "undici";
 import { analyse } from "./model.js";
 import { QUEUE, pool, redis } from "./servers.js";
 
-const CONCURRENCY = Number(process.env.WORKER_CONCURRENCY ?? 64);
+const CONCURRENCY = Number(process.env.WORKER_CONCURRENCY ?? 16);
 const WEBHOOK_URL = process.env.WEBHOOK_URL;
 const WEBHOOK_SECRET = process.env.WEBHOOK_SECRET;
 
-const database = pool(Number(process.env.WORKER_POOL ?? 16));
+const database = pool(Number(process.env.WORKER_POOL ?? 8));
 const agent = new Agent({ connections: CONCURRENCY, keepAliveTimeout: 60_000 });
 
 const BEGIN = `BEGIN;
