@@ -1,0 +1,154 @@
+//! What a run of events makes of the rows: pure, no I/O, no clock.
+//!
+//! [`Fold::add`] is called with every event in the order of its partition; [`Fold::finish`] gives the rows to write. A task
+//! that is not in [`Known`] and not submitted within the run must be loaded first ([`missing`]).
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+
+use insightforge_schema::event::{Change, Completed, Event, Submitted};
+use insightforge_schema::task::{IllegalEvent, Task, apply};
+use lru::LruCache;
+
+/// Tasks that are not over yet, by the row id of their `submitted` event. The cache spares the hot path every `SELECT`.
+pub struct Known(LruCache<u64, Task>);
+
+impl Known {
+    /// Keeps `capacity` tasks; the least recently used go first and are loaded again when needed.
+    #[must_use]
+    pub fn new(capacity: NonZeroUsize) -> Self {
+        Self(LruCache::new(capacity))
+    }
+
+    /// Takes in a task as the tables have it.
+    pub fn insert(&mut self, task: Task) {
+        self.0.put(task.first.row_id(), task);
+    }
+
+    /// Forgets everything: after a transaction that failed, the tables know better.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Row ids of the tasks that a fold of `events` needs and `known` does not have.
+#[must_use]
+pub fn missing(events: &[Event], known: &Known) -> Vec<u64> {
+    let mut needed: Vec<u64> = events
+        .iter()
+        .filter(|event| event.first != event.position)
+        .map(|event| event.first.row_id())
+        .filter(|id| !known.0.contains(id))
+        .collect();
+    needed.sort_unstable();
+    needed.dedup();
+    let begun: HashSet<u64> =
+        events.iter().filter(|event| event.first == event.position).map(|event| event.position.row_id()).collect();
+    needed.retain(|id| !begun.contains(id));
+    needed
+}
+
+/// What to write for a run of events.
+#[derive(Debug, Default)]
+pub struct Rows<'e> {
+    /// Tasks submitted within the run, as they are after it.
+    pub new_tasks: Vec<(Task, &'e Submitted)>,
+    /// Tasks that had a row before.
+    pub changed_tasks: Vec<Task>,
+    pub results: Vec<(&'e Event, &'e Completed)>,
+    /// One row an event of a task.
+    pub logs: Vec<&'e Event>,
+    /// Ends of batch uploads.
+    pub batches: Vec<&'e Event>,
+    /// Terminal events, each with its task as it was then.
+    pub ended: Vec<(Task, &'e Event)>,
+    pub faults: Vec<(&'e Event, IllegalEvent)>,
+}
+
+/// A fold in progress.
+pub struct Fold<'e> {
+    /// Tasks touched by the run, in the order of their first touch.
+    order: Vec<u64>,
+    touched: HashMap<u64, Touched<'e>>,
+    rows: Rows<'e>,
+}
+
+struct Touched<'e> {
+    task: Task,
+    submitted: Option<&'e Submitted>,
+}
+
+/// Folds a run of events. `refused` are row ids of `submitted` events whose task id already has another row: such an
+/// event is a fault, and so is all that follows from it.
+#[must_use]
+pub fn fold<'e>(events: &'e [Event], known: &mut Known, refused: &HashSet<u64>) -> Rows<'e> {
+    let mut fold = Fold { order: Vec::new(), touched: HashMap::with_capacity(events.len()), rows: Rows::default() };
+    for event in events {
+        fold.add(event, known, refused);
+    }
+    fold.finish(known)
+}
+
+impl<'e> Fold<'e> {
+    fn add(&mut self, event: &'e Event, known: &mut Known, refused: &HashSet<u64>) {
+        if let Change::BatchReceived(_) = event.change {
+            self.rows.batches.push(event);
+            return;
+        }
+        let id = event.first.row_id();
+        if refused.contains(&event.position.row_id()) {
+            let first = event.first;
+            self.rows.faults.push((event, IllegalEvent::SubmittedTwice { position: event.position, first }));
+            return;
+        }
+        let before = match self.touched.get(&id) {
+            Some(touched) => Some(touched.task.clone()),
+            None => known.0.pop(&id),
+        };
+        let returned = before.clone();
+        match apply(before, event) {
+            Ok(task) => self.take_in(id, task, event),
+            Err(illegal) => {
+                if let (Some(task), false) = (returned, self.touched.contains_key(&id)) {
+                    known.insert(task);
+                }
+                self.rows.faults.push((event, illegal));
+            }
+        }
+    }
+
+    fn take_in(&mut self, id: u64, task: Task, event: &'e Event) {
+        match &event.change {
+            Change::Completed(completed) => self.rows.results.push((event, completed)),
+            Change::Submitted(submitted) => {
+                self.touched.insert(id, Touched { task: task.clone(), submitted: Some(submitted) });
+                self.order.push(id);
+            }
+            _ => {}
+        }
+        if event.change.is_terminal() {
+            self.rows.ended.push((task.clone(), event));
+        }
+        self.rows.logs.push(event);
+        if let Some(touched) = self.touched.get_mut(&id) {
+            touched.task = task;
+        } else {
+            self.touched.insert(id, Touched { task, submitted: None });
+            self.order.push(id);
+        }
+    }
+
+    fn finish(mut self, known: &mut Known) -> Rows<'e> {
+        for id in self.order {
+            let Some(Touched { task, submitted }) = self.touched.remove(&id) else { continue };
+            if !task.status.is_terminal() || task.error.is_some() {
+                known.insert(task.clone());
+            }
+            match submitted {
+                Some(submitted) => self.rows.new_tasks.push((task, submitted)),
+                None => self.rows.changed_tasks.push(task),
+            }
+        }
+        self.rows
+    }
+}
