@@ -9,7 +9,7 @@ const MAX_DEPTH: usize = 30;
 
 /// `text` when it is a JSON document that both servers accept, else the text as a JSON string.
 #[must_use]
-pub fn document(text: &str) -> Cow<'_, str> {
+pub(crate) fn document(text: &str) -> Cow<'_, str> {
     if depth(text) <= MAX_DEPTH && is_json(text) {
         Cow::Borrowed(text)
     } else {

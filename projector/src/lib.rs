@@ -1,2 +1,103 @@
+//! The projector: folds the journal into MySQL and announces outcomes.
+//!
+//! An event's way through, in reading order:
+//!
+//! 1. [`project`] – it is read from its partition's stream, together with others.
+//! 2. [`fold`] – what the run makes of the rows (pure).
+//! 3. [`checkpoint`], [`write`] – one transaction: the fence first, then the rows.
+//! 4. [`announce`] – an ended task's announcements enter the outbox in the same transaction.
+//! 5. [`webhook`] – after the commit they are signed and sent.
 
+pub mod announce;
+pub mod checkpoint;
+pub mod fold;
+pub mod lag;
+pub mod project;
 pub mod webhook;
+pub mod write;
+
+mod document;
+mod measure;
+mod outbox;
+
+use std::time::Duration;
+
+use insightforge_schema::id::PartitionCount;
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::Link;
+use insightforge_schema::seal::Sealer;
+use sqlx::MySqlPool;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use measure::describe_metrics;
+use project::{Projector, Step};
+use webhook::{WebhookConfig, WebhookDeps, WebhookError};
+
+/// Transactions whose announcements may wait for the sender; beyond that they go the way of the table.
+const HANDOFF: usize = 16;
+/// How long a fenced projector leaves the work to the other one.
+const STAND_BY: Duration = Duration::from_secs(5);
+/// Pauses after a failed step; each failure doubles the pause up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Settings of a projector. Plain data; the binary reads flags and environment.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub partitions: PartitionCount,
+    /// Who moves the checkpoint, for people.
+    pub owner: String,
+    /// Events of one transaction at most, shared by the partitions.
+    pub batch_events: usize,
+    pub webhook: WebhookConfig,
+}
+
+/// What a projector needs beside its settings.
+#[derive(Clone)]
+pub struct Deps {
+    pub link: Link,
+    pub keys: Keys,
+    pub pool: MySqlPool,
+    pub sealer: Sealer,
+}
+
+/// Folds and announces until `shutdown` is cancelled. Outages of Redis and of the database are waited out.
+///
+/// # Errors
+/// [`WebhookError`] when the webhook settings cannot work.
+pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), WebhookError> {
+    config.webhook.check()?;
+    let (handoff, handed_over) = mpsc::channel(HANDOFF);
+    let lag = lag::Lag::new(config.partitions);
+    let watch = tokio::spawn(lag.clone().watch(deps.link.clone(), deps.keys.clone(), shutdown.clone()));
+    let sender_deps = WebhookDeps { pool: deps.pool.clone(), sealer: deps.sealer.clone() };
+    let sender = tokio::spawn(webhook::run(config.webhook.clone(), sender_deps, handed_over, shutdown.clone()));
+    project(Projector::new(&config, &deps, handoff, lag), &shutdown).await;
+    watch.abort();
+    sender.await.unwrap_or(Ok(()))
+}
+
+async fn project(mut projector: Projector, shutdown: &CancellationToken) {
+    let mut pause = FIRST_PAUSE;
+    // A step is never cut off between its transaction and its hand-over: shutdown is looked at between steps, and
+    // within one only while it waits for events.
+    while !shutdown.is_cancelled() {
+        let wait = match projector.step().await {
+            Ok(Step::Folded(_) | Step::Idle) => {
+                pause = FIRST_PAUSE;
+                continue;
+            }
+            Ok(Step::Fenced) => {
+                tracing::info!("another projector is folding; standing by");
+                STAND_BY
+            }
+            Err(error) => {
+                tracing::warn!(%error, "folding failed; trying again");
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause
+            }
+        };
+        shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
+    }
+}

@@ -1,0 +1,86 @@
+//! How far the projection has read, and the fence: the checkpoint moves by compare-and-set as the first statement of the
+//! transaction that writes the rows, so that of two projectors with the same events one writes and the other is told.
+
+use insightforge_schema::event::now_us;
+use insightforge_schema::id::PartitionCount;
+use sqlx::mysql::MySqlConnection;
+use sqlx::{AssertSqlSafe, MySqlPool};
+
+/// The projection whose tables are read.
+pub const LIVE: &str = "live";
+
+/// One partition's step: events after `from`, up to `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advance {
+    pub part: u16,
+    pub from: u64,
+    pub to: u64,
+    /// When event `to` happened, in microseconds since 1970-01-01 UTC.
+    pub event_us: i64,
+}
+
+/// The last folded event of every partition, in order; rows that do not exist yet are created at 0.
+///
+/// # Errors
+/// What the server says.
+pub async fn read(pool: &MySqlPool, partitions: PartitionCount, owner: &str) -> Result<Vec<u64>, sqlx::Error> {
+    let mut rows: Vec<(u16, u64)> = fetch(pool).await?;
+    if rows.len() < usize::from(partitions.get()) {
+        for part in partitions.iter() {
+            sqlx::query(
+                "INSERT IGNORE INTO projection_checkpoint (projection, part, last_n, owner, updated_at)
+                VALUES (?, ?, 0, ?, UTC_TIMESTAMP(6))",
+            )
+            .bind(LIVE)
+            .bind(part.0)
+            .bind(owner)
+            .execute(pool)
+            .await?;
+        }
+        rows = fetch(pool).await?;
+    }
+    Ok(partitions
+        .iter()
+        .map(|part| rows.iter().find(|(have, _)| *have == part.0).map_or(0, |(_, last_n)| *last_n))
+        .collect())
+}
+
+async fn fetch(pool: &MySqlPool) -> Result<Vec<(u16, u64)>, sqlx::Error> {
+    sqlx::query_as("SELECT part, last_n FROM projection_checkpoint WHERE projection = ?")
+        .bind(LIVE)
+        .fetch_all(pool)
+        .await
+}
+
+/// Moves the checkpoints; `false` when another projector moved one of them before, and the transaction must be rolled
+/// back. The order of `advances` is that of their partitions, so that two projectors cannot lock each other out.
+///
+/// # Errors
+/// What the server says.
+pub async fn advance(
+    connection: &mut MySqlConnection,
+    suffix: &str,
+    owner: &str,
+    advances: &[Advance],
+) -> Result<bool, sqlx::Error> {
+    let epoch = "TIMESTAMP'1970-01-01 00:00:00'";
+    let statement = format!(
+        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
+            part SMALLINT UNSIGNED PATH '$[0]', from_n BIGINT UNSIGNED PATH '$[1]', to_n BIGINT UNSIGNED PATH '$[2]',
+            event_us BIGINT PATH '$[3]')) new
+        STRAIGHT_JOIN projection_checkpoint{suffix} c ON c.projection = ? AND c.part = new.part AND c.last_n = new.from_n
+        SET c.last_n = new.to_n, c.owner = ?, c.event_at = {epoch} + INTERVAL new.event_us MICROSECOND,
+            c.updated_at = {epoch} + INTERVAL ? MICROSECOND"
+    );
+    let rows: Vec<_> = advances.iter().map(|it| (it.part, it.from, it.to, it.event_us)).collect();
+    let json = serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let moved = sqlx::query(AssertSqlSafe(statement))
+        .bind(json)
+        .bind(LIVE)
+        .bind(owner)
+        .bind(now_us())
+        .execute(connection)
+        .await?
+        .rows_affected();
+    Ok(moved == advances.len() as u64)
+}

@@ -1,0 +1,251 @@
+//! The loop: read, fold, write, hand over. One transaction takes what every partition has ready.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use insightforge_schema::event::{Event, now_us};
+use insightforge_schema::id::{Partition, stream_id};
+use insightforge_schema::journal::{read_entry, read_streams};
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::{Link, LinkError};
+use redis::aio::MultiplexedConnection;
+use sqlx::MySqlPool;
+
+use crate::announce::announce;
+use crate::checkpoint::{self, Advance};
+use crate::fold::{Known, Rows, fold, missing};
+use crate::lag::Lag;
+use crate::webhook::{Handoff, WebhookConfig};
+use crate::write::{Tables, load};
+use crate::{measure, outbox};
+
+/// Tasks kept in memory; about 1 KiB each.
+const KNOWN_TASKS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
+/// How long a read waits for the first new event.
+const BLOCK: Duration = Duration::from_secs(1);
+/// MySQL's and MariaDB's error number of a duplicate key.
+const DUPLICATE_KEY: u16 = 1062;
+
+/// Folds the journal, step by step.
+pub struct Projector {
+    link: Link,
+    reader: Option<MultiplexedConnection>,
+    keys: Keys,
+    pool: MySqlPool,
+    owner: String,
+    batch_events: usize,
+    webhook: Arc<WebhookConfig>,
+    handoff: Handoff,
+    tables: Tables,
+    known: Known,
+    /// Last folded event of every partition; empty until the checkpoints were read.
+    folded: Vec<u64>,
+    partitions: insightforge_schema::id::PartitionCount,
+    lag: Lag,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// So many events were folded and committed.
+    Folded(usize),
+    /// There was nothing new.
+    Idle,
+    /// Another projector has folded these events; this one has read the checkpoints again.
+    Fenced,
+}
+
+/// Why a step came to nothing. Everything is as it was before; the step is simply made again.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error("the journal could not be read: {0}")]
+    Journal(#[from] LinkError),
+    #[error("the tables could not be written: {0}")]
+    Tables(#[from] sqlx::Error),
+    #[error(
+        "the journal of partition {partition} begins at event {begins}, but the tables end at {folded}: \
+             events between were lost or trimmed"
+    )]
+    Gap { partition: Partition, folded: u64, begins: u64 },
+}
+
+impl Projector {
+    /// A projector that has read nothing yet.
+    #[must_use]
+    pub fn new(config: &crate::Config, deps: &crate::Deps, handoff: Handoff, lag: Lag) -> Self {
+        Self {
+            link: deps.link.clone(),
+            reader: None,
+            keys: deps.keys.clone(),
+            pool: deps.pool.clone(),
+            owner: config.owner.clone(),
+            batch_events: config.batch_events,
+            webhook: Arc::new(config.webhook.clone()),
+            handoff,
+            tables: Tables::new(""),
+            known: Known::new(KNOWN_TASKS),
+            folded: Vec::new(),
+            partitions: config.partitions,
+            lag,
+        }
+    }
+
+    /// Reads what is new, waiting up to a second for it, and folds it in one transaction.
+    ///
+    /// # Errors
+    /// [`StepError`]; nothing was changed, or the answer to the commit was lost: the next step finds out which.
+    pub async fn step(&mut self) -> Result<Step, StepError> {
+        let outcome = self.try_step().await;
+        if !matches!(outcome, Ok(Step::Folded(_) | Step::Idle)) {
+            self.known.clear();
+            self.folded.clear();
+            self.reader = None;
+        }
+        outcome
+    }
+
+    async fn try_step(&mut self) -> Result<Step, StepError> {
+        if self.folded.is_empty() {
+            self.folded = checkpoint::read(&self.pool, self.partitions, &self.owner).await?;
+            for (partition, folded) in self.partitions.iter().zip(&self.folded) {
+                self.lag.folded(partition, *folded, 0);
+            }
+        }
+        let events = self.read().await?;
+        measure::read_now();
+        let Some(last) = events.last() else { return Ok(Step::Idle) };
+        let last_us = last.meta.at_us;
+        let advances = self.advances(&events)?;
+        let began = Instant::now();
+        if !self.write(&events, &advances).await? {
+            measure::transaction("fenced", began.elapsed());
+            return Ok(Step::Fenced);
+        }
+        measure::transaction("committed", began.elapsed());
+        measure::folded(&events);
+        for advance in &advances {
+            self.folded[usize::from(advance.part)] = advance.to;
+            self.lag.folded(Partition(advance.part), advance.to, advance.event_us);
+        }
+        tracing::debug!(events = events.len(), behind_us = now_us() - last_us, "folded");
+        Ok(Step::Folded(events.len()))
+    }
+
+    /// What is new, ordered by partition and number.
+    async fn read(&mut self) -> Result<Vec<Event>, StepError> {
+        let mut command = redis::cmd("XREAD");
+        let share = (self.batch_events / self.folded.len().max(1)).max(1);
+        command.arg("COUNT").arg(share).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS");
+        for partition in self.partitions.iter() {
+            command.arg(self.keys.journal(partition));
+        }
+        for folded in &self.folded {
+            command.arg(stream_id(*folded));
+        }
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => self.reader.insert(self.link.blocking().await?),
+        };
+        let reply = command.query_async(reader).await.and_then(read_streams);
+        let streams = reply.map_err(|error: redis::RedisError| LinkError::Unavailable(error.to_string()))?;
+        let mut events = Vec::new();
+        for partition in self.partitions.iter() {
+            let key = self.keys.journal(partition);
+            let entries = streams.iter().find(|(name, _)| *name == key).map(|(_, entries)| entries);
+            events.extend(entries.iter().flat_map(|entries| &entries.0).map(|entry| read_entry(partition, entry)));
+        }
+        Ok(events)
+    }
+
+    /// The checkpoints' way; numbers have no gap, so a gap means that the journal lost its middle.
+    fn advances(&self, events: &[Event]) -> Result<Vec<Advance>, StepError> {
+        let mut advances: Vec<Advance> = Vec::new();
+        for event in events {
+            let (part, n) = (event.position.partition.0, event.position.n);
+            let begun = advances.last().is_some_and(|advance| advance.part == part);
+            if !begun {
+                let from = self.folded[usize::from(part)];
+                advances.push(Advance { part, from, to: from, event_us: 0 });
+            }
+            let advance = advances.last_mut().expect("one was pushed above");
+            if n != advance.to + 1 {
+                let partition = event.position.partition;
+                return Err(StepError::Gap { partition, folded: advance.to, begins: n });
+            }
+            (advance.to, advance.event_us) = (n, event.meta.at_us);
+        }
+        Ok(advances)
+    }
+
+    /// One transaction; `false` when it was fenced. A task id that has a row already makes the second `submitted` a
+    /// fault, which is found out only when the server says so.
+    async fn write(&mut self, events: &[Event], advances: &[Advance]) -> Result<bool, StepError> {
+        match self.try_write(events, advances, &HashSet::new()).await {
+            Err(sqlx::Error::Database(error)) if is_duplicate(&*error) => {
+                self.known.clear();
+                let refused = self.taken_ids(events).await?;
+                tracing::warn!(refused = refused.len(), "task ids that have a row already were submitted again");
+                Ok(self.try_write(events, advances, &refused).await?)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    async fn try_write(
+        &mut self,
+        events: &[Event],
+        advances: &[Advance],
+        refused: &HashSet<u64>,
+    ) -> Result<bool, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        if !checkpoint::advance(&mut transaction, "", &self.owner, advances).await? {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        let wanted = missing(events, &self.known);
+        for task in load(&mut transaction, "", &wanted).await? {
+            self.known.insert(task);
+        }
+        let rows = fold(events, &mut self.known, refused);
+        self.tables.write(&mut transaction, &rows).await?;
+        let room = self.handoff.try_reserve();
+        let announcements = announcements(&rows, &self.webhook);
+        let any = !announcements.is_empty();
+        let deliveries = outbox::write(&mut transaction, &self.webhook, announcements, room.is_ok()).await?;
+        transaction.commit().await?;
+        if let (true, Ok(room)) = (any, room) {
+            room.send(deliveries);
+        }
+        measure::faults(rows.faults.len());
+        for (event, illegal) in &rows.faults {
+            tracing::error!(position = %event.position, task = %event.task, "an event could not be folded: {illegal}");
+        }
+        Ok(true)
+    }
+
+    /// Row ids of `submitted` events whose task id already has another row, in the tables or earlier among `events`.
+    async fn taken_ids(&self, events: &[Event]) -> Result<HashSet<u64>, sqlx::Error> {
+        let mut seen = HashSet::new();
+        let mut refused = HashSet::new();
+        for event in events.iter().filter(|event| event.first == event.position) {
+            let taken: Option<u64> = sqlx::query_scalar("SELECT id FROM analysis_tasks WHERE task_id = ?")
+                .bind(event.task.to_string())
+                .fetch_optional(&self.pool)
+                .await?;
+            if taken.is_some() || !seen.insert(event.task) {
+                refused.insert(event.position.row_id());
+            }
+        }
+        Ok(refused)
+    }
+}
+
+fn announcements(rows: &Rows<'_>, config: &WebhookConfig) -> Vec<crate::announce::Announcement> {
+    rows.ended.iter().flat_map(|(task, event)| announce(task, event, &config.endpoints)).collect()
+}
+
+fn is_duplicate(error: &dyn sqlx::error::DatabaseError) -> bool {
+    error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().is_some_and(|error| error.number() == DUPLICATE_KEY)
+}
