@@ -140,9 +140,12 @@ impl Ledger {
         self.progress.notify_waiters();
     }
 
-    /// The oldest sampled tasks whose row is not yet seen completed.
-    pub(super) fn rows_wanted(&self, most: usize) -> Vec<Uuid> {
-        self.rows_wanted.borrow().iter().take(most).copied().collect()
+    /// The oldest sampled tasks whose row is not yet seen completed, and the age of the first.
+    pub(super) fn rows_wanted(&self, most: usize) -> (Vec<Uuid>, Duration) {
+        let wanted: Vec<Uuid> = self.rows_wanted.borrow().iter().take(most).copied().collect();
+        let tasks = self.tasks.borrow();
+        let sent = wanted.first().and_then(|id| tasks.get(id)?.sent).unwrap_or_default();
+        (wanted, Duration::from_micros(self.now().saturating_sub(sent)))
     }
 
     /// Sampled tasks whose result nobody asks for yet; the caller does.

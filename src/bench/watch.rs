@@ -7,35 +7,36 @@ use std::time::Duration;
 use serde::Deserialize;
 use sqlx::{AssertSqlSafe, MySqlPool, Row};
 use tokio::task::spawn_local;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ledger::Ledger;
 use super::load::Target;
 use super::wire::{self, Connection};
 
-/// Between two looks: the resolution of what is measured here.
+/// Between two looks at least.
 const BETWEEN: Duration = Duration::from_millis(2);
+/// Between two looks at rows also this part of the oldest one's age: latencies are measured to a sixteenth, and a system
+/// that is behind is not slowed by being watched.
+const PART_OF_AGE: u32 = 16;
+const BETWEEN_AT_MOST: Duration = Duration::from_millis(200);
 /// Tasks one look asks for, the oldest.
-const ROWS_A_LOOK: usize = 128;
+const ROWS_A_LOOK: usize = 32;
 /// Results watched at once; samples beyond are not watched.
 const RESULTS_AT_ONCE: usize = 32;
 
 /// Asks for the rows of sampled tasks until it is aborted.
 pub(super) async fn rows(pool: MySqlPool, ledger: Rc<Ledger>) {
     loop {
-        let wanted = ledger.rows_wanted(ROWS_A_LOOK);
+        let (wanted, age) = ledger.rows_wanted(ROWS_A_LOOK);
         if wanted.is_empty() {
             ledger.sampled().await;
             continue;
         }
-        let started = Instant::now();
         // A failed look is repeated; the audit reports a database that stays away.
         if let Ok(completed) = ended(&pool, &wanted).await {
             ledger.rows_seen(&completed);
         }
-        // Half of one connection's time at most, so that a slow database is not slowed further.
-        tokio::time::sleep(BETWEEN.max(started.elapsed())).await;
+        tokio::time::sleep((age / PART_OF_AGE).clamp(BETWEEN, BETWEEN_AT_MOST)).await;
     }
 }
 

@@ -1,0 +1,186 @@
+//! One attempt: where it goes, its headers, what came of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use insightforge_schema::address::parse_url;
+use insightforge_schema::id::TaskId;
+use insightforge_schema::seal::Sealer;
+use reqwest::Url;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+
+use super::config::WebhookConfig;
+use super::lane::Health;
+use super::schedule::{Schedule, Verdict};
+use super::send::{Answer, Failure, Sender, Trust, range_of};
+use super::sign::Signer;
+use super::{Delivery, TASK_ENDPOINT};
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const LEGACY_SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("InsightForge/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A delivery that knows its receiver.
+pub(super) struct Job {
+    pub(super) delivery: Delivery,
+    /// What its receiver's lane is called.
+    pub(super) lane: Arc<str>,
+    url: Url,
+    trust: Trust,
+}
+
+/// An attempt that was made, or could not be.
+pub(super) struct Attempted {
+    pub(super) delivery: Delivery,
+    /// The receiver's lane; `None` when it never came to one.
+    pub(super) lane: Option<Arc<str>>,
+    pub(super) verdict: Verdict,
+    pub(super) health: Health,
+    pub(super) status_code: Option<u16>,
+    pub(super) error: Option<String>,
+    pub(super) took: Duration,
+    /// When it ended, in microseconds since 1970-01-01 UTC.
+    pub(super) at_us: i64,
+}
+
+/// Makes attempts.
+pub(super) struct Courier {
+    sender: Sender,
+    sealer: Sealer,
+    schedule: Schedule,
+    config: Arc<WebhookConfig>,
+    endpoints: HashMap<String, Configured>,
+}
+
+struct Configured {
+    lane: Arc<str>,
+    url: Url,
+    signer: Signer,
+}
+
+/// The same at every attempt, different for every task and endpoint: what receivers recognise a repetition by.
+#[must_use]
+pub fn webhook_id(task: TaskId, endpoint: &str) -> String {
+    format!("msg_{}_{endpoint}", task.0.as_simple())
+}
+
+impl Courier {
+    /// `config` has been checked.
+    pub(super) fn new(config: Arc<WebhookConfig>, sender: Sender, sealer: Sealer) -> Self {
+        let endpoints = config.endpoints.iter().filter_map(|endpoint| {
+            let url = parse_url(&endpoint.url).ok()?;
+            let signer = Signer::new(endpoint.secret.expose().as_bytes(), endpoint.legacy_header)?;
+            Some((endpoint.name.clone(), Configured { lane: Arc::from(endpoint.name.as_str()), url, signer }))
+        });
+        Self { endpoints: endpoints.collect(), schedule: config.schedule.clone(), sender, sealer, config }
+    }
+
+    /// Finds the receiver. A delivery that has none is an attempt that failed.
+    pub(super) fn route(&self, delivery: Delivery) -> Result<Job, Box<Attempted>> {
+        let found = match (&*delivery.endpoint, &delivery.url) {
+            (TASK_ENDPOINT, Some(url)) => self.vet(url),
+            (TASK_ENDPOINT, None) => Err(Failure::BadUrl),
+            (name, _) => match self.endpoints.get(name) {
+                Some(it) => Ok((it.lane.clone(), it.url.clone(), Trust::Operator)),
+                None => Err(Failure::NotConfigured),
+            },
+        };
+        match found {
+            Ok((lane, url, trust)) => Ok(Job { delivery, lane, url, trust }),
+            Err(failure) => {
+                Err(Box::new(self.judged(delivery, None, &Answer::Failed(failure), Duration::ZERO)))
+            }
+        }
+    }
+
+    /// Checks a caller's URL again: the policy may be another since it was accepted, and no resolver sees an address
+    /// that is written in it. One lane a host.
+    fn vet(&self, url: &str) -> Result<(Arc<str>, Url, Trust), Failure> {
+        let url = self.config.addresses.check_url(url).map_err(|refusal| Failure::Blocked(range_of(&refusal)))?;
+        let origin = Arc::from(&url[..url::Position::BeforePath]);
+        Ok((origin, url, Trust::Caller))
+    }
+
+    /// Sends a delivery once.
+    pub(super) async fn attempt(&self, job: Job) -> Attempted {
+        let Job { delivery, lane, url, trust } = job;
+        let began = Instant::now();
+        let answer = match self.headers(&delivery) {
+            Ok(headers) => self.sender.post(trust, url, headers, delivery.body.clone()).await,
+            Err(failure) => Answer::Failed(failure),
+        };
+        self.judged(delivery, Some(lane), &answer, began.elapsed())
+    }
+
+    fn headers(&self, delivery: &Delivery) -> Result<HeaderMap, Failure> {
+        let id = webhook_id(delivery.task, &delivery.endpoint);
+        let at_s = chrono::Utc::now().timestamp();
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(USER_AGENT, AGENT);
+        headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(at_s));
+        let tasks_own;
+        let signer = match self.endpoints.get(&*delivery.endpoint) {
+            Some(endpoint) => Some(&endpoint.signer),
+            None => {
+                tasks_own = self.own_signer(delivery)?;
+                tasks_own.as_ref()
+            }
+        };
+        if let Some(signer) = signer {
+            headers.insert(WEBHOOK_SIGNATURE, ascii(signer.standard(&id, at_s, &delivery.body)));
+            if let Some(legacy) = signer.legacy(&delivery.body) {
+                headers.insert(LEGACY_SIGNATURE, ascii(legacy));
+            }
+        }
+        headers.insert(WEBHOOK_ID, ascii(id));
+        Ok(headers)
+    }
+
+    /// The signer of a task's own webhook; `None` when it was registered without a secret.
+    fn own_signer(&self, delivery: &Delivery) -> Result<Option<Signer>, Failure> {
+        let Some(sealed) = &delivery.sealed_secret else { return Ok(None) };
+        let secret = self.sealer.open(sealed, delivery.task.0.as_bytes()).map_err(|_| Failure::SealedSecret)?;
+        Signer::new(&secret, self.config.legacy_header).map(Some).ok_or(Failure::BadSecret)
+    }
+
+    fn judged(&self, delivery: Delivery, lane: Option<Arc<str>>, answer: &Answer, took: Duration) -> Attempted {
+        let attempt = delivery.attempts.saturating_add(1);
+        let verdict = self.schedule.judge(answer, attempt, rand::random());
+        let health = health_of(answer, delivery.url.is_none());
+        let (status_code, error) = match answer {
+            Answer::Status { code, .. } => (Some(*code), explain(*code)),
+            Answer::Failed(failure) => (None, Some(failure.to_string())),
+        };
+        let at_us = chrono::Utc::now().timestamp_micros();
+        Attempted { delivery, lane, verdict, health, status_code, error, took, at_us }
+    }
+}
+
+/// What an answer says about the receiver's strength. Only a configured endpoint can ask for silence: behind a caller's
+/// URL others may share the host.
+fn health_of(answer: &Answer, configured: bool) -> Health {
+    match answer {
+        Answer::Status { code: 429 | 503, retry_after: Some(asked) } if configured => Health::Pause(*asked),
+        Answer::Status { code: 200..=299, .. } => Health::Good,
+        Answer::Status { code: 408 | 429 | 500..=599, .. } | Answer::Failed(_) => Health::Bad,
+        Answer::Status { .. } => Health::Neutral,
+    }
+}
+
+/// A status that surprises people, in words.
+fn explain(code: u16) -> Option<String> {
+    match code {
+        300..=399 => Some("redirects are not followed".to_owned()),
+        410 => Some("the receiver wants no more deliveries".to_owned()),
+        _ => None,
+    }
+}
+
+fn ascii(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).expect("ids and signatures are printable ASCII")
+}

@@ -1,0 +1,244 @@
+//! One POST over HTTP/1.1, on connections that are kept.
+//!
+//! Tasks' own webhooks go out through a client whose every connection asks the address policy; a host written as an
+//! address never reaches a resolver and is checked before, in [`super::attempt`]. No redirect is followed, no proxy is
+//! taken from the environment (it would resolve names by itself), and of the answer's body at most [`MAX_READ`] is read,
+//! only to keep the connection.
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use insightforge_schema::address::{AddressPolicy, Refusal};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Method, Request, Response, Url};
+
+use super::config::WebhookConfig;
+use super::schedule;
+
+/// What is read of an answer's body, in bytes.
+pub const MAX_READ: u64 = 16 * 1024;
+
+/// How long a connection without work is kept.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// What came of a POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Status { code: u16, retry_after: Option<Duration> },
+    Failed(Failure),
+}
+
+/// Why there was no answer. The texts end up in `webhook_attempts.error`: they name no URL and no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("the host's address is {0}, and the operator has not allowed webhooks there")]
+    Blocked(&'static str),
+    #[error("the host's name could not be resolved")]
+    Unresolved,
+    #[error("the connection could not be made: {0}")]
+    Connect(io::ErrorKind),
+    #[error("no secure connection could be made: the TLS handshake failed")]
+    Tls,
+    #[error("no answer in time")]
+    TimedOut,
+    #[error("the connection ended before the answer")]
+    Broken,
+    #[error("no endpoint of this name is configured")]
+    NotConfigured,
+    #[error("the secret cannot be opened with this installation's key")]
+    SealedSecret,
+    #[error("the secret is no key")]
+    BadSecret,
+    #[error("the URL cannot be used")]
+    BadUrl,
+}
+
+/// Whether a target's addresses are asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// The operator configured it.
+    Operator,
+    /// A caller named it.
+    Caller,
+}
+
+/// The clients and their connections. Cheap to clone.
+#[derive(Clone)]
+pub struct Sender {
+    to_operators: Client,
+    to_callers: Client,
+    total_timeout: Duration,
+}
+
+/// Resolves a name to addresses; the ports do not matter.
+pub type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
+
+impl Sender {
+    /// With the system's resolver.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(config: &WebhookConfig) -> Result<Self, reqwest::Error> {
+        let system: Lookup = Arc::new(|name| {
+            Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()) })
+        });
+        Self::with_lookup(config, system)
+    }
+
+    /// With another resolver for callers' hosts.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn with_lookup(config: &WebhookConfig, lookup: Lookup) -> Result<Self, reqwest::Error> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Another thread may be first; either way one is installed.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let builder = || {
+            Client::builder()
+                .http1_only()
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .referer(false)
+                .connect_timeout(config.connect_timeout)
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(config.per_endpoint)
+        };
+        let vetting = Vetting { addresses: config.addresses.clone(), lookup };
+        Ok(Self {
+            to_operators: builder().build()?,
+            to_callers: builder().dns_resolver(Arc::new(vetting)).build()?,
+            total_timeout: config.total_timeout,
+        })
+    }
+
+    /// Posts `body` and waits for the answer, no longer than the total timeout.
+    pub async fn post(&self, trust: Trust, url: Url, headers: HeaderMap, body: Bytes) -> Answer {
+        let mut request = Request::new(Method::POST, url);
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(body.into());
+        let client = match trust {
+            Trust::Operator => &self.to_operators,
+            Trust::Caller => &self.to_callers,
+        };
+        let mut status = None;
+        let exchange = async {
+            let response = client.execute(request).await?;
+            status = Some(answer_of(&response));
+            finish(response).await;
+            Ok(())
+        };
+        let outcome = tokio::time::timeout(self.total_timeout, exchange).await;
+        // Once there is a status, what happens to the body changes nothing.
+        match (status, outcome) {
+            (Some(answer), _) => answer,
+            (None, Ok(Err(error))) => Answer::Failed(failure_of(&error)),
+            (None, Ok(Ok(())) | Err(_)) => Answer::Failed(Failure::TimedOut),
+        }
+    }
+}
+
+fn answer_of(response: &Response) -> Answer {
+    let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    Answer::Status {
+        code: response.status().as_u16(),
+        retry_after: asked.and_then(|value| schedule::retry_after(value, chrono::Utc::now())),
+    }
+}
+
+/// Reads a short body to its end so that the connection can be used again; a longer one costs the connection.
+async fn finish(mut response: Response) {
+    if response.content_length().is_some_and(|length| length > MAX_READ) {
+        return;
+    }
+    let mut read = 0;
+    while let Ok(Some(chunk)) = response.chunk().await {
+        read += chunk.len() as u64;
+        if read > MAX_READ {
+            return;
+        }
+    }
+}
+
+/// Says in our own words what went wrong: the libraries' texts carry the URL.
+fn failure_of(error: &reqwest::Error) -> Failure {
+    let mut connect = None;
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(vetted) = error.downcast_ref::<Unusable>() {
+            return match vetted {
+                Unusable::Blocked(range) => Failure::Blocked(range),
+                Unusable::Unresolved => Failure::Unresolved,
+            };
+        }
+        if error.is::<rustls::Error>() {
+            return Failure::Tls;
+        }
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                return Failure::Tls;
+            }
+            connect = Some(io.kind());
+        }
+        cause = error.source();
+    }
+    if error.is_timeout() {
+        Failure::TimedOut
+    } else if error.is_connect() {
+        connect.map_or(Failure::Unresolved, Failure::Connect)
+    } else if error.is_builder() {
+        Failure::BadUrl
+    } else {
+        Failure::Broken
+    }
+}
+
+/// The resolver of the client for callers' hosts: the addresses it gives are the ones that were vetted.
+struct Vetting {
+    addresses: AddressPolicy,
+    lookup: Lookup,
+}
+
+/// Why a name yields no address to connect to.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("an address of the host is {0}")]
+    Blocked(&'static str),
+    #[error("the host's name could not be resolved")]
+    Unresolved,
+}
+
+impl Resolve for Vetting {
+    fn resolve(&self, name: Name) -> Resolving {
+        let found = (self.lookup)(name.as_str().to_owned());
+        let addresses = self.addresses.clone();
+        Box::pin(async move {
+            let found = found.await.map_err(|_| Unusable::Unresolved)?;
+            // One bad address condemns the answer: a mixed one is no honest mistake.
+            for address in &found {
+                if let Err(refusal) = addresses.check(address.ip()) {
+                    return Err(Unusable::Blocked(range_of(&refusal)).into());
+                }
+            }
+            if found.is_empty() {
+                return Err(Unusable::Unresolved.into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The range a refusal names, without the address in it.
+pub(super) fn range_of(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Address { range, .. } => range,
+        Refusal::LocalName(_) => "this machine itself",
+        _ => "not one for webhooks",
+    }
+}
