@@ -1,1 +1,102 @@
+//! The door: uploads become `submitted` events; queries read the live record, the journal and the tables.
+//!
+//! One upload's way through, in reading order:
+//!
+//! 1. [`serve`] – a connection that may not dawdle.
+//! 2. [`router`] – which handler answers which path.
+//!
+//! Everything that goes wrong is answered by one type, [`problem::Problem`].
+//!
+//! What is absent on purpose: nothing here waits for MySQL to accept work, nothing here writes a table, and nothing here
+//! runs a model.
 
+pub mod app;
+pub mod problem;
+pub mod router;
+pub mod serve;
+
+mod known;
+mod measure;
+
+use std::net::SocketAddr;
+
+use insightforge_schema::address::AddressPolicy;
+use insightforge_schema::catalogue::ModelCard;
+use insightforge_schema::id::PartitionCount;
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::{Link, LinkError};
+use insightforge_schema::seal::Sealer;
+use sqlx::MySqlPool;
+use tokio_util::sync::CancellationToken;
+
+pub use measure::describe_metrics;
+
+/// Settings of the door. Plain data; the binary reads flags and environment.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub http_addr: SocketAddr,
+    /// The former model server's callers have an address of their own; `None` serves them on `http_addr`.
+    pub internal_addr: Option<SocketAddr>,
+    pub partitions: PartitionCount,
+    /// Waiting tasks of the whole installation beyond which uploads are answered 429.
+    pub max_backlog: u64,
+    /// Largest body of one upload, in bytes.
+    pub max_body_bytes: usize,
+    /// Largest body of one batch upload, in bytes; it is streamed, not held.
+    pub max_batch_bytes: u64,
+    /// Longest wait a caller may ask for, in seconds.
+    pub wait_limit_s: u64,
+    /// Where callers' webhooks may go.
+    pub addresses: AddressPolicy,
+    /// This release, for `/api/health` and the API description.
+    pub version: &'static str,
+}
+
+/// What the door needs from outside.
+#[derive(Clone)]
+pub struct Deps {
+    pub link: Link,
+    pub keys: Keys,
+    pub pool: MySqlPool,
+    pub sealer: Sealer,
+    /// Models known from the start; what analyzers announce is added.
+    pub models: Vec<ModelCard>,
+}
+
+/// Why the door closed other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot listen on {addr}: {error}")]
+    Bind { addr: SocketAddr, error: std::io::Error },
+    #[error("the list of models cannot be read: {0}")]
+    Models(#[from] LinkError),
+}
+
+/// Serves until `shutdown` is cancelled, then ends what is in flight; returns within ten seconds of that. `listening` is
+/// told the address callers reach, once it is open.
+///
+/// # Errors
+/// [`RunError`]. Outages of Redis and MySQL are none once it runs: requests are answered 503.
+pub async fn run(
+    config: Config,
+    deps: Deps,
+    listening: impl FnOnce(SocketAddr),
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let app = app::App::new(config, deps, &shutdown).await?;
+    let config = &app.config;
+    let public = serve::Listener::bind(config.http_addr).await?;
+    let internal = match config.internal_addr {
+        Some(addr) => Some(serve::Listener::bind(addr).await?),
+        None => None,
+    };
+    listening(public.addr());
+    let serve_public = public.serve(router::public(&app), shutdown.clone());
+    match internal {
+        Some(internal) => {
+            tokio::join!(serve_public, internal.serve(router::internal(&app), shutdown));
+        }
+        None => serve_public.await,
+    }
+    Ok(())
+}

@@ -83,11 +83,15 @@ impl Stage {
     }
 
     async fn count(&self, table: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"))).fetch_one(&self.deps.pool).await.unwrap()
+        sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))
+            .fetch_one(&self.deps.pool)
+            .await
+            .unwrap()
     }
 
     async fn statuses(&self) -> Vec<String> {
-        let rows = sqlx::query("SELECT status FROM analysis_tasks ORDER BY id").fetch_all(&self.deps.pool).await.unwrap();
+        let rows =
+            sqlx::query("SELECT status FROM analysis_tasks ORDER BY id").fetch_all(&self.deps.pool).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
 
@@ -149,10 +153,11 @@ async fn whole_lives_become_rows_logs_results_and_announcements(stage: Stage) {
     assert_eq!(body["result"]["sentiment"], "Positive");
     let leased: i64 = stage.count("webhook_outbox WHERE state = 1").await;
     assert_eq!(leased, 2);
-    let text: String = sqlx::query_scalar("SELECT JSON_UNQUOTE(JSON_EXTRACT(data_payload, '$.text')) FROM analysis_tasks LIMIT 1")
-        .fetch_one(&stage.deps.pool)
-        .await
-        .unwrap();
+    let text: String =
+        sqlx::query_scalar("SELECT JSON_UNQUOTE(JSON_EXTRACT(data_payload, '$.text')) FROM analysis_tasks LIMIT 1")
+            .fetch_one(&stage.deps.pool)
+            .await
+            .unwrap();
     assert_eq!(text, "今天 😀");
     stage.end().await;
 }

@@ -1,0 +1,37 @@
+//! What every handler shares.
+
+use std::sync::Arc;
+
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::{Link, LinkError};
+use insightforge_schema::seal::Sealer;
+use sqlx::MySqlPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::known::KnownModels;
+use crate::{Config, Deps};
+
+/// The state behind the handlers; they get it as `State<Arc<App>>`.
+pub struct App {
+    pub config: Config,
+    pub link: Link,
+    pub keys: Keys,
+    pub pool: MySqlPool,
+    pub sealer: Sealer,
+    /// What may be asked for.
+    pub(crate) models: KnownModels,
+    /// Cancelled when the process is told to stop: long waits end early.
+    pub shutdown: CancellationToken,
+}
+
+impl App {
+    /// Reads what analyzers have announced and keeps it fresh until `shutdown`.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn new(config: Config, deps: Deps, shutdown: &CancellationToken) -> Result<Arc<Self>, LinkError> {
+        let Deps { link, keys, pool, sealer, models } = deps;
+        let models = KnownModels::load(&link, &keys, models, shutdown.clone()).await?;
+        Ok(Arc::new(Self { config, link, keys, pool, sealer, models, shutdown: shutdown.clone() }))
+    }
+}

@@ -1,0 +1,39 @@
+//! The figures the door gives to Prometheus.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::Response;
+use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+
+/// Tells the installed recorder what each figure means.
+pub fn describe_metrics() {
+    describe_counter!("if_http_requests_total", "Requests answered, by method, route and status");
+    describe_histogram!(
+        "if_http_request_duration_seconds",
+        Unit::Seconds,
+        "From a request's header to its answer's header"
+    );
+    describe_counter!("if_events_appended_total", "Events appended to the journal, by type");
+}
+
+/// Counts one request. The route is the pattern, never the path: its values are few.
+pub(crate) async fn request(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let method = known_method(request.method().as_str());
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    counter!("if_http_requests_total", "method" => method, "route" => route.clone(), "status" => status).increment(1);
+    histogram!("if_http_request_duration_seconds", "method" => method, "route" => route).record(began.elapsed());
+    response
+}
+
+/// A caller may invent methods; a label's values must be few.
+fn known_method(method: &str) -> &'static str {
+    ["GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
+}

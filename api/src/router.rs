@@ -1,0 +1,73 @@
+//! Which handler answers which path. Each handler file describes its own paths for the API description (OpenAPI 3.1); they
+//! are put together here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+use crate::measure;
+use crate::problem::Problem;
+
+/// The longest silence within a body.
+const BODY_SILENCE: Duration = Duration::from_secs(15);
+
+/// What callers reach. The former model server's door is part of it unless it has an address of its own.
+#[must_use]
+pub fn public(app: &Arc<App>) -> Router {
+    let mut routes = outside();
+    if app.config.internal_addr.is_none() {
+        routes = routes.merge(inside());
+    }
+    finish(routes, app)
+}
+
+/// What only the private network reaches: the former model server's door.
+#[must_use]
+pub fn internal(app: &Arc<App>) -> Router {
+    finish(inside(), app)
+}
+
+/// The public paths.
+fn outside() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+}
+
+/// The former model server's paths.
+fn inside() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+}
+
+/// Adds what holds for every path.
+fn finish(routes: OpenApiRouter<Arc<App>>, app: &Arc<App>) -> Router {
+    let (routes, _description) = routes.split_for_parts();
+    routes
+        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            let title = "Method not allowed";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", title, "this path has other methods")
+        })
+        .layer(middleware::from_fn(measure::request))
+        .layer(CatchPanicLayer::custom(|_| {
+            let detail = "this request met a defect; it has been logged";
+            axum::response::IntoResponse::into_response(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "defect",
+                "Internal error",
+                detail,
+            ))
+        }))
+        .layer(RequestBodyTimeoutLayer::new(BODY_SILENCE))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            HeaderName::from_static("x-content-type-options"),
+            HeaderValue::from_static("nosniff"),
+        ))
+        .with_state(app.clone())
+}

@@ -1,0 +1,92 @@
+//! Connections. One that dawdles over its header or body, or that comes when all places are taken, does not hold what
+//! others need: `axum::serve` of the current release would wait for a header for ever.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::RunError;
+
+/// From a connection's first byte to the end of its header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 10_000;
+/// The largest request header, in bytes.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
+/// For requests in flight when the process is told to stop.
+const DRAIN: Duration = Duration::from_secs(8);
+/// After `accept` failed, which is nearly always for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound listener.
+pub struct Listener {
+    socket: TcpListener,
+    addr: SocketAddr,
+}
+
+impl Listener {
+    /// # Errors
+    /// [`RunError::Bind`].
+    pub async fn bind(addr: SocketAddr) -> Result<Self, RunError> {
+        let bound = async {
+            let socket = TcpListener::bind(addr).await?;
+            let addr = socket.local_addr()?;
+            Ok(Self { socket, addr })
+        };
+        bound.await.map_err(|error| RunError::Bind { addr, error })
+    }
+
+    /// The address that was bound, with the port the kernel chose where none was given.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Answers connections until `shutdown`; then lets requests in flight end.
+    pub async fn serve(self, router: Router, shutdown: CancellationToken) {
+        let graceful = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
+        let service = TowerToHyperService::new(router);
+        loop {
+            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let Some(accepted) = shutdown.run_until_cancelled(self.socket.accept()).await else { break };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            prepare(&stream);
+            let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                // Errors here are the peer's: it went away, or it sent no HTTP. hyper has answered what can be answered.
+                let _ = connection.await;
+                drop(place);
+            });
+        }
+        drop(self.socket);
+        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+            tracing::warn!("requests in flight were cut off");
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps Nagle's algorithm");
+    }
+}
