@@ -40,9 +40,19 @@ pub struct Meta {
     pub actor: String,
     /// The attempt this belongs to, counted from 1; 0 before the first.
     pub attempt: u32,
-    /// W3C `traceparent` of the request that caused it.
+    /// W3C `traceparent` of the request that caused it. `None` when the caller sent none: the task's own id is the trace
+    /// then (see [`Event::trace_id`]), which costs no byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+}
+
+impl Event {
+    /// The trace this event belongs to, as 32 hex digits: the caller's (W3C Trace Context §3.2.2.3), else the task's id.
+    #[must_use]
+    pub fn trace_id(&self) -> String {
+        let sent = self.meta.trace.as_deref().and_then(|trace| trace.split('-').nth(1));
+        sent.map_or_else(|| self.task.0.as_simple().to_string(), str::to_owned)
+    }
 }
 
 /// What happened. Past tense; one variant an event type.
@@ -338,5 +348,33 @@ mod serde_bytes_option {
             }
         }
         deserializer.deserialize_any(Bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Partition;
+
+    #[test]
+    fn every_event_has_a_trace_the_callers_or_the_tasks_own() {
+        let task: TaskId = "0190a6f0-0000-7000-8000-000000000001".parse().unwrap();
+        let position = Position { partition: Partition(0), n: 1 };
+        let event = |trace: Option<&str>| Event {
+            position,
+            task,
+            first: position,
+            meta: Meta {
+                at_us: 0,
+                tenant: "default".to_owned(),
+                actor: "api".to_owned(),
+                attempt: 0,
+                trace: trace.map(str::to_owned),
+            },
+            change: Change::Cancelled(Cancelled { reason: String::new() }),
+        };
+        assert_eq!(event(None).trace_id(), "0190a6f0000070008000000000000001");
+        let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(event(Some(sent)).trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
     }
 }
