@@ -25,6 +25,8 @@ use crate::{measure, outbox};
 const KNOWN_TASKS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
 /// How long a read waits for the first new event.
 const BLOCK: Duration = Duration::from_secs(1);
+/// Beyond [`BLOCK`] the server is gone without a word: the connection is given up, and read again from the checkpoint.
+const SILENCE: Duration = Duration::from_secs(5);
 /// MySQL's and MariaDB's error number of a duplicate key.
 const DUPLICATE_KEY: u16 = 1062;
 
@@ -148,8 +150,12 @@ impl Projector {
             Some(reader) => reader,
             None => self.reader.insert(self.link.blocking().await?),
         };
-        let reply = command.query_async(reader).await.and_then(read_streams);
-        let streams = reply.map_err(|error: redis::RedisError| LinkError::Unavailable(error.to_string()))?;
+        let reply = tokio::time::timeout(BLOCK + SILENCE, command.query_async(reader))
+            .await
+            .map_err(|_| LinkError::Unavailable("no answer to a blocking read".to_owned()))?;
+        let streams = reply
+            .and_then(read_streams)
+            .map_err(|error: redis::RedisError| LinkError::Unavailable(error.to_string()))?;
         let mut events = Vec::new();
         for partition in self.partitions.iter() {
             let key = self.keys.journal(partition);
