@@ -9,6 +9,7 @@ use sqlx::MySqlPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::known::KnownModels;
+use crate::tail::Tail;
 use crate::{Config, Deps};
 
 /// The state behind the handlers; they get it as `State<Arc<App>>`.
@@ -20,6 +21,8 @@ pub struct App {
     pub sealer: Sealer,
     /// What may be asked for.
     pub(crate) models: KnownModels,
+    /// The journal's live end.
+    pub tail: Tail,
     /// Cancelled when the process is told to stop: long waits end early.
     pub shutdown: CancellationToken,
 }
@@ -32,6 +35,7 @@ impl App {
     pub async fn new(config: Config, deps: Deps, shutdown: &CancellationToken) -> Result<Arc<Self>, LinkError> {
         let Deps { link, keys, pool, sealer, models } = deps;
         let models = KnownModels::load(&link, &keys, models, shutdown.clone()).await?;
-        Ok(Arc::new(Self { config, link, keys, pool, sealer, models, shutdown: shutdown.clone() }))
+        let tail = Tail::start(&link, &keys, config.partitions, shutdown);
+        Ok(Arc::new(Self { config, link, keys, pool, sealer, models, tail, shutdown: shutdown.clone() }))
     }
 }

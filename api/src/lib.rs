@@ -5,6 +5,8 @@
 //! 1. [`serve`] – a connection that may not dawdle.
 //! 2. [`router`] – which handler answers which path.
 //!
+//! Whoever waits for something to happen hears it from [`tail`].
+//!
 //! Everything that goes wrong is answered by one type, [`problem::Problem`].
 //!
 //! What is absent on purpose: nothing here waits for MySQL to accept work, nothing here writes a table, and nothing here
@@ -14,6 +16,7 @@ pub mod app;
 pub mod problem;
 pub mod router;
 pub mod serve;
+pub mod tail;
 
 mod known;
 mod measure;

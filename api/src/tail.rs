@@ -1,0 +1,319 @@
+//! The process's one live reader of the journal. It reads only while somebody listens; each event is decoded once and
+//! handed to all listeners.
+//!
+//! Nothing slips through between asking and listening: what is appended after [`Tail::subscribe`] returned is heard, or
+//! the listener is told that it missed something and reads again from its own cursor. Errors make events late, never
+//! lost: the reader goes on from the numbers it holds.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use insightforge_schema::event::{Event, decode};
+use insightforge_schema::id::{Cursor, PartitionCount, Position, TaskId, stream_id};
+use insightforge_schema::journal::{last_number, read_entry, read_streams};
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::{Link, LinkError};
+use insightforge_schema::script;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long a read waits for the first new event; also how soon the reader notices that nobody listens any more.
+const BLOCK: Duration = Duration::from_secs(2);
+/// Events of one partition in one read. Small, because an event carries its document and a batch is held until the
+/// slowest listener has taken it.
+const READ_EVENTS: usize = 64;
+/// Batches a listener may be behind before it is told that it missed some.
+const BEHIND: usize = 128;
+/// The pause after a failed read; doubles up to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Events in the order they were read, which within a partition is the journal's.
+pub type Batch = Arc<[Arc<Event>]>;
+
+/// The live end of the journal. Cheap to clone.
+#[derive(Clone)]
+pub struct Tail(Arc<Shared>);
+
+struct Shared {
+    link: Link,
+    keys: Keys,
+    partitions: PartitionCount,
+    state: Mutex<State>,
+    /// Somebody came while the reader was parked.
+    wake: Notify,
+    shutdown: CancellationToken,
+}
+
+struct State {
+    /// Set while the reader is at work: where it began or now stands.
+    reading: Option<Cursor>,
+    listeners: broadcast::Sender<Batch>,
+    /// Who waits for the end of one task. They are many and each wants one event, so they are looked up by task instead
+    /// of each looking through everything.
+    waiters: HashMap<TaskId, Vec<oneshot::Sender<Arc<Event>>>>,
+}
+
+/// What a listener hears.
+#[derive(Debug)]
+pub enum Heard {
+    Batch(Batch),
+    /// Some batches went by: read again from your own cursor; what comes next is heard.
+    Missed,
+    /// This listener hears nothing more, because the process stops or the journal has moved back: subscribe again.
+    Over,
+}
+
+/// One who hears every event.
+pub struct Listener(broadcast::Receiver<Batch>, CancellationToken);
+
+/// What came of waiting for a task's end.
+#[derive(Debug, Clone)]
+pub enum Waited {
+    /// The terminal event.
+    Ended(Arc<Event>),
+    /// Not by the deadline.
+    Running,
+    /// Redis has no record of the task: it never was, or ended longer ago than records are kept.
+    Unknown,
+}
+
+impl Tail {
+    /// Starts the reader, parked; it ends with `shutdown`.
+    #[must_use]
+    pub fn start(link: &Link, keys: &Keys, partitions: PartitionCount, shutdown: &CancellationToken) -> Self {
+        let state = State { reading: None, listeners: broadcast::Sender::new(BEHIND), waiters: HashMap::new() };
+        let tail = Self(Arc::new(Shared {
+            link: link.clone(),
+            keys: keys.clone(),
+            partitions,
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            shutdown: shutdown.clone(),
+        }));
+        tokio::spawn(tail.clone().run());
+        tail
+    }
+
+    /// Begins to listen: every event appended after this returned is heard. Some from just before may be, too.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn subscribe(&self) -> Result<Listener, LinkError> {
+        self.join(|state| Listener(state.listeners.subscribe(), self.0.shutdown.clone())).await
+    }
+
+    /// Waits for the terminal event of `task`; also finds one that lies in the past, as long as Redis has the record.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn wait_for_end(&self, task: TaskId, deadline: Instant) -> Result<Waited, LinkError> {
+        let _waiting = Waiting { tail: self, task };
+        loop {
+            let (tell, told) = oneshot::channel();
+            self.join(|state| state.waiters.entry(task).or_default().push(tell)).await?;
+            match self.look(task).await? {
+                Waited::Running => {}
+                known => return Ok(known),
+            }
+            tokio::select! {
+                event = told => match event {
+                    Ok(event) => return Ok(Waited::Ended(event)),
+                    // The reader had to let go of its waiters: look again.
+                    Err(_) => continue,
+                },
+                () = tokio::time::sleep_until(deadline) => {}
+                () = self.0.shutdown.cancelled() => {}
+            }
+            return Ok(Waited::Running);
+        }
+    }
+
+    /// Whether the reader is at work.
+    #[must_use]
+    pub fn is_reading(&self) -> bool {
+        self.state().reading.is_some()
+    }
+
+    /// Adds somebody who is to hear everything from now on. The reader cannot park meanwhile: it does so only under the
+    /// lock and when nobody is there.
+    async fn join<T>(&self, add: impl FnOnce(&mut State) -> T) -> Result<T, LinkError> {
+        {
+            let mut state = self.state();
+            if state.reading.is_some() {
+                return Ok(add(&mut state));
+            }
+        }
+        let ends = self.ends().await?;
+        let mut state = self.state();
+        let added = add(&mut state);
+        if state.reading.is_none() {
+            state.reading = Some(ends);
+            self.0.wake.notify_one();
+        }
+        Ok(added)
+    }
+
+    /// The task as its record says now.
+    async fn look(&self, task: TaskId) -> Result<Waited, LinkError> {
+        let partition = self.0.partitions.of_task(task);
+        let Some(view) = script::view(&self.0.link, &self.0.keys, partition, task).await? else {
+            return Ok(Waited::Unknown);
+        };
+        let Some((n, bytes)) = view.terminal else { return Ok(Waited::Running) };
+        let (meta, change) = decode(view.outcome.as_deref().unwrap_or(""), &bytes);
+        let (position, first) = (Position { partition, n }, Position { partition, n: view.first });
+        Ok(Waited::Ended(Arc::new(Event { position, task, first, meta, change })))
+    }
+
+    /// The last number of every partition.
+    async fn ends(&self) -> Result<Cursor, LinkError> {
+        let asked = self.0.partitions.iter().map(|partition| last_number(&self.0.link, &self.0.keys, partition));
+        Ok(Cursor(futures_util::future::try_join_all(asked).await?))
+    }
+
+    async fn run(self) {
+        let work = async {
+            let mut connection = None;
+            loop {
+                self.0.wake.notified().await;
+                self.read_while_heard(&mut connection).await;
+            }
+        };
+        // A read that is cut off here leaves nothing behind: it takes nothing from anybody, and its connection goes too.
+        self.0.shutdown.run_until_cancelled(work).await;
+    }
+
+    async fn read_while_heard(&self, connection: &mut Option<MultiplexedConnection>) {
+        let Some(mut cursor) = self.state().reading.clone() else { return };
+        let mut pause = FIRST_PAUSE;
+        while !self.park_if_unheard() {
+            match self.read(connection, &mut cursor).await {
+                Ok(events) => {
+                    pause = FIRST_PAUSE;
+                    self.tell(events);
+                }
+                Err(error) => {
+                    *connection = None;
+                    tracing::warn!(%error, "the journal's live end cannot be read; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn park_if_unheard(&self) -> bool {
+        let mut state = self.state();
+        let unheard = state.listeners.receiver_count() == 0 && state.waiters.is_empty();
+        if unheard {
+            state.reading = None;
+        }
+        unheard
+    }
+
+    async fn read(
+        &self,
+        connection: &mut Option<MultiplexedConnection>,
+        cursor: &mut Cursor,
+    ) -> Result<Vec<Arc<Event>>, LinkError> {
+        let connection = match connection {
+            Some(connection) => connection,
+            None => {
+                let fresh = self.0.link.blocking().await?;
+                self.check_not_moved_back(cursor).await?;
+                connection.insert(fresh)
+            }
+        };
+        let keys: Vec<String> = self.0.partitions.iter().map(|partition| self.0.keys.journal(partition)).collect();
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(READ_EVENTS).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(&keys);
+        for n in &cursor.0 {
+            command.arg(stream_id(*n));
+        }
+        let reply = command.query_async(connection).await.and_then(read_streams);
+        let streams = reply.map_err(|error: redis::RedisError| LinkError::Unavailable(error.to_string()))?;
+        let mut events = Vec::new();
+        for (partition, key) in self.0.partitions.iter().zip(&keys) {
+            let entries = streams.iter().find(|(name, _)| name == key).map(|(_, entries)| entries);
+            for entry in entries.iter().flat_map(|entries| &entries.0) {
+                let event = read_entry(partition, entry);
+                cursor.advance(event.position);
+                events.push(Arc::new(event));
+            }
+        }
+        Ok(events)
+    }
+
+    /// After a failover to a server that had not seen everything, numbers are given out again: go on from its end, and
+    /// make everybody look for themselves.
+    async fn check_not_moved_back(&self, cursor: &mut Cursor) -> Result<(), LinkError> {
+        let ends = self.ends().await?;
+        if ends.0.iter().zip(&cursor.0).any(|(end, held)| end < held) {
+            tracing::error!(held = %cursor, found = %ends, "the journal has moved back: events were lost by the server");
+            *cursor = ends;
+            self.let_go();
+        }
+        Ok(())
+    }
+
+    fn tell(&self, events: Vec<Arc<Event>>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        if !state.waiters.is_empty() {
+            for event in events.iter().filter(|event| event.change.is_terminal()) {
+                for waiter in state.waiters.remove(&event.task).unwrap_or_default() {
+                    // One that has just given up is gone.
+                    let _gone = waiter.send(event.clone());
+                }
+            }
+        }
+        // Nobody there: only waiters keep the reader at work.
+        let _nobody = state.listeners.send(events.into());
+    }
+
+    fn let_go(&self) {
+        let mut state = self.state();
+        state.listeners = broadcast::Sender::new(BEHIND);
+        state.waiters.clear();
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // Nothing panics under the lock; if it did, the state would still be whole.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener {
+    /// What comes next.
+    pub async fn next(&mut self) -> Heard {
+        match self.1.run_until_cancelled(self.0.recv()).await {
+            Some(Ok(batch)) => Heard::Batch(batch),
+            Some(Err(broadcast::error::RecvError::Lagged(_))) => Heard::Missed,
+            Some(Err(broadcast::error::RecvError::Closed)) | None => Heard::Over,
+        }
+    }
+}
+
+/// Takes a waiter's entry off the list when it goes, whatever made it go.
+struct Waiting<'t> {
+    tail: &'t Tail,
+    task: TaskId,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.tail.state();
+        if let Some(waiters) = state.waiters.get_mut(&self.task) {
+            waiters.retain(|waiter| !waiter.is_closed());
+            if waiters.is_empty() {
+                state.waiters.remove(&self.task);
+            }
+        }
+    }
+}
