@@ -67,11 +67,14 @@ end() {
   done
 }
 
-# attend COMMAND…: runs it and waits, so that a signal to the script is not left waiting for it.
+# attend COMMAND…: runs it and waits. A signal to the script interrupts the waiting, and end_attended then ends the
+# command with all it started: it has a process group of its own.
 attend() {
-  "$@" </dev/null &
-  attended=$!
   local status=0
+  set -m
+  "$@" </dev/null &
+  set +m
+  attended=$!
   wait "$attended" || status=$?
   attended=
   return "$status"
@@ -79,7 +82,7 @@ attend() {
 attended=
 
 end_attended() {
-  [[ -z $attended ]] || kill -TERM "$attended" 2>/dev/null || true
+  [[ -z $attended ]] || kill -TERM -- "-$attended" 2>/dev/null || true
 }
 
 # lock_folder FOLDER: one script a folder. What the script starts inherits the lock (descriptor 9): as long as a server
