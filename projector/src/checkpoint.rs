@@ -2,7 +2,7 @@
 //! transaction that writes the rows, so that of two projectors with the same events one writes and the other is told.
 
 use insightforge_schema::event::now_us;
-use insightforge_schema::id::PartitionCount;
+use insightforge_schema::id::{Partition, PartitionCount};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, MySqlPool};
 
@@ -27,28 +27,47 @@ pub async fn read(pool: &MySqlPool, partitions: PartitionCount, owner: &str) -> 
     let mut rows: Vec<(u16, u64)> = fetch(pool).await?;
     if rows.len() < usize::from(partitions.get()) {
         for part in partitions.iter() {
-            sqlx::query(
-                "INSERT IGNORE INTO projection_checkpoint (projection, part, last_n, owner, updated_at)
-                VALUES (?, ?, 0, ?, UTC_TIMESTAMP(6))",
-            )
-            .bind(LIVE)
-            .bind(part.0)
-            .bind(owner)
-            .execute(pool)
-            .await?;
+            begin(pool, "", part, owner).await?;
         }
         rows = fetch(pool).await?;
     }
-    Ok(partitions
-        .iter()
-        .map(|part| rows.iter().find(|(have, _)| *have == part.0).map_or(0, |(_, last_n)| *last_n))
-        .collect())
+    Ok(in_order(partitions, &rows))
 }
 
-async fn fetch(pool: &MySqlPool) -> Result<Vec<(u16, u64)>, sqlx::Error> {
+/// The last folded event of every partition, in order, as the connection's transaction sees them.
+///
+/// # Errors
+/// What the server says.
+pub async fn seen_by(connection: &mut MySqlConnection, partitions: PartitionCount) -> Result<Vec<u64>, sqlx::Error> {
+    Ok(in_order(partitions, &fetch(connection).await?))
+}
+
+fn in_order(partitions: PartitionCount, rows: &[(u16, u64)]) -> Vec<u64> {
+    let of = |part: Partition| rows.iter().find(|(have, _)| *have == part.0).map_or(0, |(_, last_n)| *last_n);
+    partitions.iter().map(of).collect()
+}
+
+/// Creates the checkpoint of a partition, at 0, unless there is one.
+///
+/// # Errors
+/// What the server says.
+pub async fn begin(pool: &MySqlPool, suffix: &str, part: Partition, owner: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(AssertSqlSafe(format!(
+        "INSERT IGNORE INTO projection_checkpoint{suffix} (projection, part, last_n, owner, updated_at)
+        VALUES (?, ?, 0, ?, UTC_TIMESTAMP(6))"
+    )))
+    .bind(LIVE)
+    .bind(part.0)
+    .bind(owner)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+async fn fetch<'c>(from: impl sqlx::MySqlExecutor<'c>) -> Result<Vec<(u16, u64)>, sqlx::Error> {
     sqlx::query_as("SELECT part, last_n FROM projection_checkpoint WHERE projection = ?")
         .bind(LIVE)
-        .fetch_all(pool)
+        .fetch_all(from)
         .await
 }
 

@@ -7,18 +7,24 @@
 //! 3. [`checkpoint`], [`write`] – one transaction: the fence first, then the rows.
 //! 4. [`announce`] – an ended task's announcements enter the outbox in the same transaction.
 //! 5. [`webhook`] – after the commit they are signed and sent.
+//!
+//! Beside it: [`rebuild`] folds everything again into fresh tables, [`verify`] into memory; neither can announce.
 
 pub mod announce;
 pub mod checkpoint;
 pub mod fold;
 pub mod lag;
 pub mod project;
+pub mod rebuild;
+pub mod verify;
 pub mod webhook;
 pub mod write;
 
 mod document;
 mod measure;
 mod outbox;
+mod snapshot;
+mod window;
 
 use std::time::Duration;
 

@@ -2,6 +2,9 @@
 --
 -- Keys: `id` is the position of the event that created the row, as number * 1024 + partition: no look-up, inserts append
 -- to the index, a rebuild yields the same keys. Times are UTC. SQL common to MySQL 8+ and MariaDB 10.6+.
+--
+-- Foreign keys and checks are named as the servers would name them (`<table>_ibfk_1`, `<table>_chk_1`): such names follow
+-- their table when it is renamed, so that tables swapped in by a rebuild are the same to the last name.
 
 -- One row a task: its state now.
 CREATE TABLE analysis_tasks (
@@ -34,7 +37,7 @@ CREATE TABLE analysis_tasks (
     KEY analysis_tasks_created (created_at, id),
     KEY analysis_tasks_status (status, created_at, id),
     KEY analysis_tasks_batch (batch_id, batch_line),
-    CONSTRAINT analysis_tasks_status_known
+    CONSTRAINT analysis_tasks_chk_1
         CHECK (status IN ('pending', 'processing', 'completed', 'failed', 'cancelled'))
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
@@ -48,7 +51,7 @@ CREATE TABLE analysis_results (
     updated_at DATETIME(6) NOT NULL,
     PRIMARY KEY (id),
     UNIQUE KEY analysis_results_task (analysis_task_id),
-    CONSTRAINT analysis_results_of_task FOREIGN KEY (analysis_task_id) REFERENCES analysis_tasks (id)
+    CONSTRAINT analysis_results_ibfk_1 FOREIGN KEY (analysis_task_id) REFERENCES analysis_tasks (id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- The history of a task: one row an event.
@@ -61,7 +64,7 @@ CREATE TABLE task_logs (
     created_at DATETIME(6) NOT NULL,
     PRIMARY KEY (id),
     KEY task_logs_task (analysis_task_id),
-    CONSTRAINT task_logs_of_task FOREIGN KEY (analysis_task_id) REFERENCES analysis_tasks (id)
+    CONSTRAINT task_logs_ibfk_1 FOREIGN KEY (analysis_task_id) REFERENCES analysis_tasks (id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- One row a batch upload that ended.

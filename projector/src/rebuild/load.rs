@@ -1,0 +1,142 @@
+//! Folds windows of the journal into the fresh tables.
+
+use std::collections::{BTreeSet, HashSet};
+use std::num::NonZeroUsize;
+
+use insightforge_schema::event::Event;
+use sqlx::MySqlPool;
+
+use super::RebuildError;
+use super::fresh::FRESH;
+use crate::checkpoint::{self, Advance};
+use crate::fold::{Known, fold, missing};
+use crate::window::{Reader, Window};
+use crate::write::{Tables, load};
+
+/// Unended tasks kept in memory; about 1 KiB each.
+const KNOWN_TASKS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
+
+/// Row ids that a fold has written since somebody began to watch.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    pub(super) events: Vec<u64>,
+    pub(super) tasks: BTreeSet<u64>,
+}
+
+/// Loads the fresh tables.
+pub(super) struct Loader {
+    pool: MySqlPool,
+    reader: Reader,
+    owner: String,
+    tables: Tables,
+    known: Known,
+    /// Last event of every partition in the fresh tables.
+    folded: Vec<u64>,
+    touched: Option<Touched>,
+}
+
+impl Loader {
+    /// A loader of tables that are empty.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub(super) async fn new(pool: MySqlPool, reader: Reader, owner: String) -> Result<Self, sqlx::Error> {
+        for partition in reader.partitions.iter() {
+            checkpoint::begin(&pool, FRESH, partition, &owner).await?;
+        }
+        let folded = vec![0; usize::from(reader.partitions.get())];
+        Ok(Self {
+            pool,
+            reader,
+            owner,
+            tables: Tables::new(FRESH),
+            known: Known::new(KNOWN_TASKS),
+            folded,
+            touched: None,
+        })
+    }
+
+    /// Folds up to `target`, exactly; the number of events.
+    ///
+    /// # Errors
+    /// See [`RebuildError`].
+    pub(super) async fn load_to(&mut self, target: &[u64]) -> Result<u64, RebuildError> {
+        let mut events = 0;
+        while let Some(window) = self.reader.window(&self.folded, target).await? {
+            self.write(&window).await?;
+            events += window.events.len() as u64;
+        }
+        Ok(events)
+    }
+
+    /// How many events `target` lies ahead.
+    pub(super) fn behind(&self, target: &[u64]) -> u64 {
+        self.folded.iter().zip(target).map(|(folded, target)| target.saturating_sub(*folded)).sum()
+    }
+
+    /// Gives what was touched since the last call; the first call begins to watch.
+    pub(super) fn take_touched(&mut self) -> Touched {
+        self.touched.replace(Touched::default()).unwrap_or_default()
+    }
+
+    async fn write(&mut self, window: &Window) -> Result<(), RebuildError> {
+        let mut transaction = self.pool.begin().await?;
+        let advances = self.advances(window);
+        if !checkpoint::advance(&mut transaction, FRESH, &self.owner, &advances).await? {
+            return Err(RebuildError::Disturbed);
+        }
+        let refused = self.taken_ids(&mut transaction, &window.events).await?;
+        for task in load(&mut transaction, FRESH, &missing(&window.events, &self.known)).await? {
+            self.known.insert(task);
+        }
+        let rows = fold(&window.events, &mut self.known, &refused);
+        self.tables.write(&mut transaction, &rows).await?;
+        transaction.commit().await?;
+        if let Some(touched) = &mut self.touched {
+            touched.events.extend(window.events.iter().map(|event| event.position.row_id()));
+            touched.tasks.extend(window.events.iter().map(|event| event.first.row_id()));
+        }
+        self.folded.clone_from(&window.upto);
+        Ok(())
+    }
+
+    fn advances(&self, window: &Window) -> Vec<Advance> {
+        let moved = self.reader.partitions.iter().zip(self.folded.iter().zip(&window.upto));
+        moved
+            .filter(|(_, (from, to))| from != to)
+            .map(|(partition, (&from, &to))| {
+                let last = window.events.iter().rfind(|event| event.position.partition == partition);
+                Advance { part: partition.0, from, to, event_us: last.map_or(0, |event| event.meta.at_us) }
+            })
+            .collect()
+    }
+
+    /// Row ids of `submitted` events whose task id already has another row: the first one keeps it.
+    async fn taken_ids(
+        &self,
+        connection: &mut sqlx::mysql::MySqlConnection,
+        events: &[Event],
+    ) -> Result<HashSet<u64>, sqlx::Error> {
+        let submitted: Vec<&Event> = events.iter().filter(|event| event.first == event.position).collect();
+        let mut seen: HashSet<_> = HashSet::with_capacity(submitted.len());
+        let mut refused = HashSet::new();
+        for chunk in submitted.chunks(1_000) {
+            let ids: Vec<_> = chunk.iter().map(|event| event.task).collect();
+            let taken: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+                "SELECT t.task_id FROM JSON_TABLE(?, '$[*]' COLUMNS (
+                id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin PATH '$')) wanted
+                STRAIGHT_JOIN analysis_tasks{FRESH} t ON t.task_id = wanted.id"
+            )))
+            .bind(serde_json::to_string(&ids).map_err(|error| sqlx::Error::Encode(error.into()))?)
+            .fetch_all(&mut *connection)
+            .await?;
+            seen.extend(taken.iter().filter_map(|id| id.parse::<insightforge_schema::id::TaskId>().ok()));
+        }
+        for event in submitted {
+            if !seen.insert(event.task) {
+                refused.insert(event.position.row_id());
+            }
+        }
+        Ok(refused)
+    }
+}
