@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""Writes grafana/dashboards/insightforge.json: one row a role, in the order of a task's life.
+
+usage: grafana/board.py [--check]    --check compares instead of writing
+
+A panel is a title, what it tells, a unit, and its queries with their legends.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+BOARD = Path(__file__).parent / "dashboards/insightforge.json"
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+COLUMNS, HEIGHT, STAT_HEIGHT = 3, 8, 4
+
+
+def rate(selector, by=""):
+    return f"sum{f' by ({by})' if by else ''} (rate({selector}[$__rate_interval]))"
+
+
+def quantiles(metric, selector, by=""):
+    """Median and 99th percentile of a histogram."""
+    labels = f"le, {by}" if by else "le"
+    legend = f"{{{{{by}}}}} " if by else ""
+    buckets = f"sum by ({labels}) (rate({metric}_bucket{selector}[$__rate_interval]))"
+    return [(f"histogram_quantile({q}, {buckets})", f"{legend}{name}") for q, name in ((0.5, "p50"), (0.99, "p99"))]
+
+
+def share(part, whole):
+    """0 while nothing of `part` was counted yet, not nothing."""
+    return f"(sum(rate({part}[$__rate_interval])) or vector(0)) / sum(rate({whole}[$__rate_interval]))"
+
+
+TYPE = '{job="analyzer",task_type=~"$task_type"}'
+AT_A_GLANCE = [
+    ("API", "Doors that Prometheus reaches.", "none", [('sum(up{job="api"})', "")]),
+    ("Analyzers", "Analyzers that Prometheus reaches.", "none", [('sum(up{job="analyzer"})', "")]),
+    ("Projectors", "Projectors that Prometheus reaches. One folds; any other stands by.", "none",
+     [('sum(up{job="projector"})', "")]),
+    ("Release", "The release that runs; two while one replaces the other.", "none",
+     [("count by (version) (if_build_info)", "{{version}}")]),
+    ("Tasks ended", "Tasks a second that got their outcome.", "eps",
+     [(rate('if_events_appended_total{type=~"completed|failed|cancelled"}'), "")]),
+    ("Backlog", "Tasks that wait for an analyzer.", "short", [("max(if_backlog_tasks)", "")]),
+    ("Tables behind by", "Age of the oldest event that is not in the tables.", "s",
+     [("max(if_projector_lag_seconds)", "")]),
+    ("Dead letters in 24 h", "Tasks that failed for good.", "short",
+     [('sum(increase(if_events_appended_total{type="dead_lettered"}[24h]))', "")]),
+]
+ROWS = [
+    ("API: submitted", [
+        ("Requests", "Requests answered, by status.", "reqps", [(rate("if_http_requests_total", "status"), "{{status}}")]),
+        ("Duration by route", "From a request's header to its answer's, 99th percentile. Long polls wait on purpose.", "s",
+         quantiles("if_http_request_duration_seconds", "", "route")[1:]),
+        ("Upload duration", "The same for single uploads: what a caller waits until its task is safe.", "s",
+         quantiles("if_http_request_duration_seconds", '{method="POST",route=~".*/upload"}')),
+        ("Server errors", "Share of requests answered 5xx.", "percentunit",
+         [(share('if_http_requests_total{status=~"5.."}', "if_http_requests_total"), "5xx")]),
+        ("Events appended", "What the doors wrote into the journal, by type.", "eps",
+         [(rate('if_events_appended_total{job="api"}', "type"), "{{type}}")]),
+        ("Uploads refused", "Uploads that were not accepted, by reason.", "eps",
+         [(rate("if_uploads_refused_total", "reason"), "{{reason}}")]),
+        ("Backlog", "Tasks that wait for an analyzer, all lanes. Beyond INSIGHTFORGE_MAX_BACKLOG uploads get 429.", "short",
+         [("max(if_backlog_tasks)", "waiting")]),
+    ]),
+    ("Analyzer: processing, then completed or failed", [
+        ("Attempts begun", "By task type and model version.", "eps",
+         [(rate(f"if_tasks_started_total{TYPE}", "task_type, model_version"), "{{task_type}} {{model_version}}")]),
+        ("Attempts ended", "By outcome. `lost`: another process had taken the task over.", "eps",
+         [(rate(f"if_tasks_finished_total{TYPE}", "outcome"), "{{outcome}}")]),
+        ("Retries and dead letters", "Attempts that will be repeated, and tasks that failed for good.", "eps",
+         [(rate('if_events_appended_total{job="analyzer",type=~"retry_scheduled|dead_lettered"}', "type"), "{{type}}")]),
+        ("Wait in the queue", "From submission to the first attempt.", "s",
+         quantiles("if_queue_wait_seconds", TYPE, "task_type")),
+        ("Oldest waiting", "Age of the oldest task on each lane that has no outcome yet.", "s",
+         [("max by (lane) (if_oldest_waiting_seconds)", "{{lane}}")]),
+        ("Waiting by lane", "Tasks on each lane that have no outcome yet.", "short",
+         [("sum by (lane) (if_waiting_tasks)", "{{lane}}")]),
+        ("Duration of a model's batch", "One call of a model.", "s",
+         quantiles("if_inference_duration_seconds", TYPE, "task_type")),
+        ("Tasks a batch", "Mean size of what a model is asked at once.", "short",
+         [(f"{rate(f'if_inference_batch_size_sum{TYPE}', 'task_type')}"
+           f" / {rate(f'if_inference_batch_size_count{TYPE}', 'task_type')}", "{{task_type}}")]),
+        ("In flight", "Tasks taken and not ended, by process.", "short",
+         [("sum by (instance) (if_tasks_in_flight)", "{{instance}}")]),
+        ("Taken over from the silent", "Entries of analyzers that fell silent, by what became of them.", "eps",
+         [(rate("if_leases_reaped_total", "outcome"), "{{outcome}}")]),
+        ("Since the last take", "How long ago each process last took a task. High with a backlog: it is deaf.", "s",
+         [('time() - max by (instance) (if_last_read_timestamp_seconds{job="analyzer"})', "{{instance}}")]),
+    ]),
+    ("Projector: folded", [
+        ("Lag in events", "Events of each partition that are not in the tables.", "short",
+         [("max by (partition) (if_projector_lag_events)", "{{partition}}")]),
+        ("Lag in seconds", "Age of the oldest event of each partition that is not in the tables.", "s",
+         [("max by (partition) (if_projector_lag_seconds)", "{{partition}}")]),
+        ("Events folded", "By type.", "eps", [(rate("if_projector_events_total", "type"), "{{type}}")]),
+        ("From outcome to row", "From the outcome's event to its committed row.", "s", quantiles("if_end_to_end_seconds", "")),
+        ("Transactions", "By result. `fenced`: another projector was faster.", "ops",
+         [(rate("if_projector_transactions_total", "result"), "{{result}}")]),
+        ("Duration of a transaction", "From BEGIN to the answer to COMMIT.", "s",
+         quantiles("if_projector_transaction_duration_seconds", "")),
+        ("Events that could not be folded", "Since the process started; the table projection_faults lists them.", "short",
+         [("sum(if_projector_illegal_events_total)", "faults")]),
+        ("Since the last read", "How long ago the journal was last read; about a second when all is well.", "s",
+         [('time() - max by (instance) (if_last_read_timestamp_seconds{job="projector"})', "{{instance}}")]),
+    ]),
+    ("Webhooks: announced", [
+        ("Attempts", "By outcome. `blocked`: the address is not allowed.", "eps",
+         [(rate("if_webhook_attempts_total", "outcome"), "{{outcome}}")]),
+        ("Not delivered", "Share of attempts that delivered nothing.", "percentunit",
+         [(share('if_webhook_attempts_total{outcome!="delivered"}', "if_webhook_attempts_total"), "failed")]),
+        ("Duration of an attempt", "Until the receiver's answer was read.", "s",
+         quantiles("if_webhook_attempt_duration_seconds", "")),
+        ("Outbox", "Deliveries not yet made or given up; counted up to 100,000.", "short",
+         [("max(if_webhook_outbox_pending)", "pending")]),
+        ("In flight", "Deliveries being sent.", "short", [("sum(if_webhook_in_flight)", "in flight")]),
+    ]),
+    ("Redis: the journal", [
+        ("Memory", "Used, and the limit beyond which uploads are refused (0: none).", "bytes",
+         [("redis_memory_used_bytes", "used"), ("redis_memory_max_bytes", "limit")]),
+        ("Commands", "By command, the ten most frequent.", "ops",
+         [(f"topk(10, {rate('redis_commands_total', 'cmd')})", "{{cmd}}")]),
+        ("Time in commands", "Share of one core, by command, the ten greatest; scripts are fcall and evalsha.", "percentunit",
+         [(f"topk(10, {rate('redis_commands_duration_seconds_total', 'cmd')})", "{{cmd}}")]),
+        ("Append-only file", "Its size; it shrinks when it is rewritten.", "bytes",
+         [("redis_aof_current_size_bytes", "size")]),
+        ("Log is kept", "1: the last write of the append-only file worked.", "bool_on_off",
+         [("min(redis_aof_last_write_status)", "last write"), ("min(redis_aof_last_bgrewrite_status)", "last rewrite")]),
+        ("Clients", "Connections, and those that wait for new entries.", "short",
+         [("redis_connected_clients", "connected"), ("redis_blocked_clients", "waiting")]),
+    ]),
+    ("MySQL: the tables", [
+        ("Statements", "By kind.", "ops",
+         [(rate('mysql_global_status_commands_total{command=~"select|insert|update|delete|commit|rollback"}', "command"),
+           "{{command}}")]),
+        ("Connections", "Open, and the most the server takes.", "short",
+         [("mysql_global_status_threads_connected", "open"), ("mysql_global_variables_max_connections", "limit")]),
+        ("Waits for row locks", "A second.", "ops", [(rate("mysql_global_status_innodb_row_lock_waits"), "waits")]),
+        ("Flushes to disk", "fsync calls a second.", "iops", [(rate("mysql_global_status_innodb_data_fsyncs"), "fsync")]),
+        ("Written", "By InnoDB, data and log.", "Bps",
+         [(rate("mysql_global_status_innodb_data_written"), "data"),
+          (rate("mysql_global_status_innodb_os_log_written"), "log")]),
+        ("Pages read from disk", "Share of page reads that the buffer pool could not answer.", "percentunit",
+         [(f"{rate('mysql_global_status_innodb_buffer_pool_reads')}"
+           f" / {rate('mysql_global_status_innodb_buffer_pool_read_requests')}", "misses")]),
+    ]),
+]
+
+
+class Layout:
+    """Ids and places on a grid 24 wide."""
+
+    def __init__(self):
+        self.panels, self.x, self.y = [], 0, 0
+
+    def line(self, height):
+        self.x, self.y = 0, self.y + height
+
+    def add(self, panel, width, height):
+        if self.x + width > 24:
+            self.line(height)
+        place = {"h": height, "w": width, "x": self.x, "y": self.y}
+        self.panels.append({"id": len(self.panels) + 1, **panel, "gridPos": place})
+        self.x += width
+
+
+def panel(kind, title, description, unit, queries):
+    targets = [
+        {"refId": chr(ord("A") + n), "datasource": DATASOURCE, "expr": expr, "legendFormat": legend or "__auto"}
+        for n, (expr, legend) in enumerate(queries)
+    ]
+    made = {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": DATASOURCE,
+        "targets": targets,
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+    }
+    if kind == "stat":
+        if title == "Release":
+            made["options"] = {"textMode": "name", "colorMode": "none", "graphMode": "none"}
+        else:
+            made["options"] = {"colorMode": "none", "graphMode": "area", "reduceOptions": {"calcs": ["lastNotNull"]}}
+    else:
+        made["fieldConfig"]["defaults"]["custom"] = {"fillOpacity": 10, "lineWidth": 1, "showPoints": "never"}
+        made["options"] = {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        }
+    return made
+
+
+def variables():
+    return [
+        {
+            "name": "datasource",
+            "label": "Prometheus",
+            "type": "datasource",
+            "query": "prometheus",
+            "current": {"text": "Prometheus", "value": "prometheus"},
+        },
+        {
+            "name": "task_type",
+            "label": "Task type",
+            "type": "query",
+            "datasource": DATASOURCE,
+            "query": {"query": "label_values(if_tasks_started_total, task_type)", "refId": "task_type"},
+            "refresh": 2,
+            "sort": 1,
+            "multi": True,
+            "includeAll": True,
+            "allValue": ".*",
+            "current": {"text": ["All"], "value": ["$__all"]},
+        },
+    ]
+
+
+def board():
+    layout = Layout()
+    for stat in AT_A_GLANCE:
+        layout.add(panel("stat", *stat), 24 // len(AT_A_GLANCE), STAT_HEIGHT)
+    height = STAT_HEIGHT
+    for title, panels in ROWS:
+        layout.line(height)
+        layout.add({"type": "row", "title": title, "collapsed": False, "panels": []}, 24, 1)
+        layout.line(1)
+        height = HEIGHT
+        for series in panels:
+            layout.add(panel("timeseries", *series), 24 // COLUMNS, HEIGHT)
+    return {
+        "uid": "insightforge",
+        "title": "InsightForge",
+        "description": "The life of a task, a row a role. Written by grafana/board.py.",
+        "tags": ["insightforge"],
+        "schemaVersion": 41,
+        "version": 1,
+        "editable": False,
+        "graphTooltip": 1,
+        "refresh": "10s",
+        "time": {"from": "now-30m", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": variables()},
+        "annotations": {"list": []},
+        "links": [],
+        "panels": layout.panels,
+    }
+
+
+def main():
+    text = json.dumps(board(), indent=2, ensure_ascii=False) + "\n"
+    if sys.argv[1:] == ["--check"]:
+        if not BOARD.exists() or BOARD.read_text() != text:
+            sys.exit(f"{BOARD} is not what grafana/board.py writes; run it")
+    elif sys.argv[1:]:
+        sys.exit(__doc__)
+    else:
+        BOARD.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
