@@ -7,7 +7,8 @@
 //! 3. [`model`] – what is asked.
 //!
 //! Beside it, one janitor a file: [`lease`] renews what runs for long, [`reap`] takes over from the silent,
-//! [`move_due`] brings retries back, [`presence`] says who is there; [`drain`] is the orderly end.
+//! [`move_due`] brings retries back, [`presence`] says who is there, [`waiting`] how much lies on the lanes; [`drain`] is the
+//! orderly end.
 //!
 //! What is absent on purpose: nothing here reads or writes MySQL, and nothing appends an event but through a script that
 //! checks that the attempt is still this process's.
@@ -24,6 +25,7 @@ pub mod presence;
 pub mod process;
 pub mod reap;
 pub mod take;
+pub mod waiting;
 pub mod worker;
 
 mod begin;
@@ -72,6 +74,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     for partition in worker.config.partitions.iter() {
         janitors.spawn(named("reap", reap::run(worker.clone(), partition)));
         janitors.spawn(named("move_due", move_due::run(worker.clone(), partition)));
+        janitors.spawn(named("waiting", waiting::run(worker.clone(), partition)));
     }
     janitors.spawn(presence::run(worker.clone()));
     tracing::info!(worker = worker.name(), lanes = worker.lanes().len(), takers = takers.len(), "analyzing");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use insightforge_schema::id::Partition;
 use insightforge_schema::keys::Lane;
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -26,6 +27,15 @@ pub fn describe_metrics() {
     describe_counter!("if_leases_reaped_total", "Entries of silent holders dealt with, by outcome");
     describe_gauge!("if_last_read_timestamp_seconds", Unit::Seconds, "When this process last took a task (Unix time)");
     describe_counter!("if_events_appended_total", "Events appended to the journal, by type");
+    describe_gauge!("if_lane_tasks", "Tasks on a lane that wait for an attempt or are in one");
+    describe_gauge!("if_lane_oldest_seconds", Unit::Seconds, "Since when the oldest task on a lane lies there");
+    // At zero from the start: a counter that appears with its first count has not risen for Prometheus.
+    for event_type in [PROCESSING, COMPLETED, FAILED, DEAD_LETTERED, RETRY_SCHEDULED] {
+        counter!("if_events_appended_total", "type" => event_type).increment(0);
+    }
+    for outcome in ["dropped", "requeued", "retried", "failed"] {
+        counter!("if_leases_reaped_total", "outcome" => outcome).increment(0);
+    }
 }
 
 /// The handles of one lane, looked up once.
@@ -97,6 +107,13 @@ pub(crate) fn events(event_type: &'static str, count: usize) {
 
 pub(crate) fn reaped(outcome: &'static str) {
     counter!("if_leases_reaped_total", "outcome" => outcome).increment(1);
+}
+
+/// What lies on a lane of a partition now.
+pub(crate) fn waiting(partition: Partition, lane: &Lane, tasks: u64, oldest_s: f64) {
+    let (partition, lane) = (partition.to_string(), lane.to_string());
+    gauge!("if_lane_tasks", "partition" => partition.clone(), "lane" => lane.clone()).set(tasks as f64);
+    gauge!("if_lane_oldest_seconds", "partition" => partition, "lane" => lane).set(oldest_s);
 }
 
 pub(crate) fn last_read(at_ms: i64) {

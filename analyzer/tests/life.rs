@@ -12,6 +12,7 @@ use insightforge_analyzer::end::Tally;
 use insightforge_analyzer::move_due::move_due;
 use insightforge_analyzer::process::process;
 use insightforge_analyzer::reap::{self, Round};
+use insightforge_analyzer::waiting;
 use insightforge_schema::event::Change;
 use insightforge_schema::keys::Lane;
 use insightforge_schema::script::Cancellation;
@@ -75,6 +76,21 @@ async fn a_type_or_version_that_is_not_served_is_never_taken() {
     }
     let round = reap::round(&hand.worker, PARTITION).await.unwrap();
     assert_eq!(round, Round::default(), "a janitor leaves waiting tasks alone");
+}
+
+#[tokio::test]
+async fn what_lies_on_a_lane_is_told_also_where_nobody_serves_it() {
+    let stage = Stage::new();
+    let mut hand = stage.worker("w1").await;
+    let deserted = Lane::new("singing", "v1");
+    stage.submit_all(&["ok 1", "ok 2"]).await;
+    stage.submit_to(&deserted, &deserted, "ok").await;
+    hand.work().await;
+    let mut found = waiting::look(&hand.worker, PARTITION).await.unwrap();
+    found.sort_by(|a, b| a.lane.cmp(&b.lane));
+    let told: Vec<_> = found.iter().map(|waiting| (waiting.lane.to_string(), waiting.tasks)).collect();
+    assert_eq!(told, [("acting:v1".to_owned(), 0), ("singing:v1".to_owned(), 1)]);
+    assert!(found[0].oldest_s == 0.0 && (0.0..60.0).contains(&found[1].oldest_s), "{found:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,19 @@ use std::time::Duration;
 use insightforge_schema::event::{Event, now_us};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
+/// The types this release writes, as labels.
+const EVENT_TYPES: [&str; 9] = [
+    "submitted",
+    "processing",
+    "completed",
+    "failed",
+    "retry_scheduled",
+    "cancelled",
+    "dead_lettered",
+    "redriven",
+    "batch_received",
+];
+
 /// Says what the metrics mean; once, after the recorder is installed.
 pub fn describe_metrics() {
     describe_gauge!("if_last_read_timestamp_seconds", Unit::Seconds, "When the journal was last read, Unix time");
@@ -19,6 +32,11 @@ pub fn describe_metrics() {
     );
     describe_counter!("if_projector_illegal_events_total", "Events that could not be folded; see projection_faults");
     describe_histogram!("if_end_to_end_seconds", Unit::Seconds, "From the outcome's event to its row");
+    // At zero from the start: a counter that appears with its first count has not risen for Prometheus.
+    faults(0);
+    for event_type in EVENT_TYPES {
+        counter!("if_projector_events_total", "type" => event_type).increment(0);
+    }
 }
 
 pub(crate) fn read_now() {
@@ -51,18 +69,7 @@ pub(crate) fn folded(events: &[Event]) {
     }
     for (event_type, count) in counts {
         // What a later release writes is counted together: a label's values must be few.
-        let known = [
-            "submitted",
-            "processing",
-            "completed",
-            "failed",
-            "retry_scheduled",
-            "cancelled",
-            "dead_lettered",
-            "redriven",
-            "batch_received",
-        ];
-        let label = known.into_iter().find(|known| *known == event_type).unwrap_or("unknown");
+        let label = EVENT_TYPES.into_iter().find(|known| *known == event_type).unwrap_or("unknown");
         counter!("if_projector_events_total", "type" => label).increment(count);
     }
 }
