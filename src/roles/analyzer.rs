@@ -8,7 +8,7 @@ use insightforge_analyzer::model::Registry;
 use insightforge_analyzer::{Config, Deps};
 use insightforge_schema::catalogue;
 
-use super::{check_servers, process_name};
+use super::{check_journal, process_name};
 use crate::boot::{self, Ready, RoleArgs};
 use crate::config::RedisArgs;
 
@@ -52,7 +52,7 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
     args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
     let shutdown = boot::shutdown_on_signal()?;
     let (link, keys) = (args.redis.link()?, args.redis.keys());
-    let partitions = check_servers(&args.redis, &link, None).await?;
+    let partitions = check_journal(&args.redis, &link).await?;
     let metrics = boot::start_metrics()?;
     insightforge_analyzer::describe_metrics();
 

@@ -8,7 +8,7 @@ use insightforge_analyzer::model::Registry;
 use insightforge_api::{Config, Deps};
 use insightforge_schema::address::AddressPolicy;
 
-use super::check_servers;
+use super::{check_journal, mention_tables};
 use crate::boot::{self, Ready, RoleArgs};
 use crate::config::{DatabaseArgs, RedisArgs, SealArgs};
 
@@ -65,7 +65,8 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
     let shutdown = boot::shutdown_on_signal()?;
     let (link, keys) = (args.redis.link()?, args.redis.keys());
     let pool = args.database.pool(DATABASE_CONNECTIONS)?;
-    let partitions = check_servers(&args.redis, &link, Some(&pool)).await?;
+    let partitions = check_journal(&args.redis, &link).await?;
+    mention_tables(&pool).await;
     let metrics = boot::start_metrics()?;
     insightforge_api::describe_metrics();
 

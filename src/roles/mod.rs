@@ -17,12 +17,21 @@ pub(crate) use api::{ApiArgs, api};
 pub(crate) use projector::{ProjectorArgs, projector};
 
 /// Says what is weaker than shipped, refuses what cannot work, and gives the recorded partition count.
-async fn check_servers(redis: &RedisArgs, link: &Link, pool: Option<&MySqlPool>) -> anyhow::Result<PartitionCount> {
+async fn check_journal(redis: &RedisArgs, link: &Link) -> anyhow::Result<PartitionCount> {
     tell(doctor::check_redis(link).await)?;
-    if let Some(pool) = pool {
-        tell(doctor::check_database(pool).await)?;
-    }
     redis.recorded_partitions(link).await
+}
+
+/// The same for the tables, for a role that cannot work without them.
+async fn check_tables(pool: &MySqlPool) -> anyhow::Result<()> {
+    tell(doctor::check_database(pool).await)
+}
+
+/// The same for a role that accepts work whatever the tables do: an outage is said, and nothing is refused.
+async fn mention_tables(pool: &MySqlPool) {
+    if let Err(error) = check_tables(pool).await {
+        tracing::warn!("{error}; uploads are accepted, and what only the tables know is answered 503");
+    }
 }
 
 fn tell(findings: Vec<Finding>) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use insightforge_projector::webhook::{Endpoint, Secret as WebhookSecret, Webhook
 use insightforge_projector::{Config, Deps};
 use insightforge_schema::address::AddressPolicy;
 
-use super::{check_servers, process_name};
+use super::{check_journal, check_tables, process_name};
 use crate::boot::{self, Ready, RoleArgs};
 use crate::config::{DatabaseArgs, RedisArgs, SealArgs, Secret};
 
@@ -61,7 +61,8 @@ pub(crate) async fn projector(args: ProjectorArgs) -> anyhow::Result<ExitCode> {
     let shutdown = boot::shutdown_on_signal()?;
     let (link, keys) = (args.redis.link()?, args.redis.keys());
     let pool = args.database.pool(DATABASE_CONNECTIONS)?;
-    let partitions = check_servers(&args.redis, &link, Some(&pool)).await?;
+    let partitions = check_journal(&args.redis, &link).await?;
+    check_tables(&pool).await?;
     let metrics = boot::start_metrics()?;
     insightforge_projector::describe_metrics();
 
