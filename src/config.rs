@@ -113,6 +113,11 @@ impl DatabaseArgs {
     pub(crate) fn pool(&self, max_connections: u32) -> anyhow::Result<MySqlPool> {
         tables::pool(self.database_url.reveal(), max_connections).context("DATABASE_URL")
     }
+
+    /// For a role that only reads and has callers waiting.
+    pub(crate) fn reading_pool(&self, max_connections: u32) -> anyhow::Result<MySqlPool> {
+        tables::reading_pool(self.database_url.reveal(), max_connections).context("DATABASE_URL")
+    }
 }
 
 /// The key that seals secrets inside events.

@@ -8,6 +8,7 @@ use insightforge_schema::seal::Sealer;
 use sqlx::MySqlPool;
 use tokio_util::sync::CancellationToken;
 
+use crate::health::Health;
 use crate::known::KnownModels;
 use crate::tail::Tail;
 use crate::{Config, Deps};
@@ -23,6 +24,7 @@ pub struct App {
     pub(crate) models: KnownModels,
     /// The journal's live end.
     pub tail: Tail,
+    pub(crate) health: Health,
     /// Cancelled when the process is told to stop: long waits end early.
     pub shutdown: CancellationToken,
 }
@@ -36,6 +38,16 @@ impl App {
         let Deps { link, keys, pool, sealer, models } = deps;
         let models = KnownModels::load(&link, &keys, models, shutdown.clone()).await?;
         let tail = Tail::start(&link, &keys, config.partitions, shutdown);
-        Ok(Arc::new(Self { config, link, keys, pool, sealer, models, tail, shutdown: shutdown.clone() }))
+        Ok(Arc::new(Self {
+            config,
+            link,
+            keys,
+            pool,
+            sealer,
+            models,
+            tail,
+            health: Health::default(),
+            shutdown: shutdown.clone(),
+        }))
     }
 }

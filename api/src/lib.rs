@@ -18,8 +18,25 @@ pub mod router;
 pub mod serve;
 pub mod tail;
 
+mod ask;
+mod batches;
+mod deliveries;
+mod describe;
+mod docs;
+mod event_view;
+mod feed;
+mod find;
+mod health;
+mod history;
 mod known;
+mod list;
 mod measure;
+mod models;
+mod params;
+mod request_id;
+mod result;
+mod shape;
+mod show;
 
 use std::net::SocketAddr;
 

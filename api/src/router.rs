@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -13,8 +13,8 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
-use crate::measure;
 use crate::problem::Problem;
+use crate::{batches, deliveries, docs, feed, health, history, list, measure, models, request_id, result, show};
 
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);
@@ -38,17 +38,28 @@ pub fn internal(app: &Arc<App>) -> Router {
 /// The public paths.
 fn outside() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
+        .merge(result::routes())
+        .merge(list::routes())
+        .merge(show::routes())
+        .merge(history::routes())
+        .merge(batches::routes())
+        .merge(feed::routes())
+        .merge(models::routes())
+        .merge(deliveries::routes())
+        .merge(health::routes())
 }
 
 /// The former model server's paths.
 fn inside() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().merge(result::inside_routes())
 }
 
 /// Adds what holds for every path.
 fn finish(routes: OpenApiRouter<Arc<App>>, app: &Arc<App>) -> Router {
-    let (routes, _description) = routes.split_for_parts();
+    let (routes, description) =
+        OpenApiRouter::with_openapi(docs::beginning(app.config.version)).merge(routes).split_for_parts();
     routes
+        .merge(docs::routes(description))
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             let title = "Method not allowed";
@@ -69,5 +80,8 @@ fn finish(routes: OpenApiRouter<Arc<App>>, app: &Arc<App>) -> Router {
             HeaderName::from_static("x-content-type-options"),
             HeaderValue::from_static("nosniff"),
         ))
+        // Answers are about one moment; nobody but the caller may keep them.
+        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .layer(middleware::from_fn(request_id::name))
         .with_state(app.clone())
 }

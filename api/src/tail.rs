@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use insightforge_schema::event::{Event, decode};
+use insightforge_schema::event::Event;
 use insightforge_schema::id::{Cursor, PartitionCount, Position, TaskId, stream_id};
 use insightforge_schema::journal::{last_number, read_entry, read_streams};
 use insightforge_schema::keys::Keys;
@@ -19,6 +19,8 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::find::terminal_event;
 
 /// How long a read waits for the first new event; also how soon the reader notices that nobody listens any more.
 const BLOCK: Duration = Duration::from_secs(2);
@@ -163,10 +165,8 @@ impl Tail {
         let Some(view) = script::view(&self.0.link, &self.0.keys, partition, task).await? else {
             return Ok(Waited::Unknown);
         };
-        let Some((n, bytes)) = view.terminal else { return Ok(Waited::Running) };
-        let (meta, change) = decode(view.outcome.as_deref().unwrap_or(""), &bytes);
-        let (position, first) = (Position { partition, n }, Position { partition, n: view.first });
-        Ok(Waited::Ended(Arc::new(Event { position, task, first, meta, change })))
+        let first = Position { partition, n: view.first };
+        Ok(terminal_event(task, first, &view).map_or(Waited::Running, |event| Waited::Ended(Arc::new(event))))
     }
 
     /// The last number of every partition.

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
 
 /// Forward-only migrations; each file explains its columns.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// The longest a statement of [`reading_pool`] may take.
+pub const READING_LIMIT: Duration = Duration::from_secs(5);
 
 /// A pool whose sessions are set the way the projection needs them: READ COMMITTED (REPEATABLE READ lets an insert wait
 /// behind a claiming reader's gap locks), UTC, strict mode.
@@ -16,24 +19,54 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// # Errors
 /// When the URL cannot be read; the text does not repeat it. Connections are opened on first use.
 pub fn pool(url: &str, max_connections: u32) -> Result<MySqlPool, sqlx::Error> {
-    let options: MySqlConnectOptions =
-        url.parse().map_err(|_: sqlx::Error| sqlx::Error::Configuration("the database URL cannot be read".into()))?;
+    let options = read_url(url)?;
     Ok(MySqlPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(Duration::from_secs(5))
+        .after_connect(|connection, _| Box::pin(set_session(connection)))
+        .connect_lazy_with(options))
+}
+
+/// A pool for those who only read and have somebody waiting: a connection is had soon or not at all, and the server
+/// itself ends a statement that takes longer than [`READING_LIMIT`], so that slow questions do not pile up there.
+///
+/// # Errors
+/// When the URL cannot be read; the text does not repeat it. Connections are opened on first use.
+pub fn reading_pool(url: &str, max_connections: u32) -> Result<MySqlPool, sqlx::Error> {
+    let options = read_url(url)?;
+    Ok(MySqlPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(Duration::from_secs(2))
         .after_connect(|connection, _| {
             Box::pin(async move {
-                // Two statements: the isolation level cannot share a SET with variables.
-                for statement in [
-                    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-                    "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ZERO_DATE')",
-                ] {
-                    sqlx::Executor::execute(&mut *connection, statement).await?;
-                }
+                set_session(connection).await?;
+                let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut *connection).await?;
+                // Each server has its own variable, in its own unit.
+                let limit = if version.contains("MariaDB") {
+                    format!("SET SESSION max_statement_time = {}", READING_LIMIT.as_secs())
+                } else {
+                    format!("SET SESSION max_execution_time = {}", READING_LIMIT.as_millis())
+                };
+                sqlx::Executor::execute(&mut *connection, sqlx::AssertSqlSafe(limit)).await?;
                 Ok(())
             })
         })
         .connect_lazy_with(options))
+}
+
+fn read_url(url: &str) -> Result<MySqlConnectOptions, sqlx::Error> {
+    url.parse().map_err(|_: sqlx::Error| sqlx::Error::Configuration("the database URL cannot be read".into()))
+}
+
+async fn set_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    // Two statements: the isolation level cannot share a SET with variables.
+    for statement in [
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ZERO_DATE')",
+    ] {
+        sqlx::Executor::execute(&mut *connection, statement).await?;
+    }
+    Ok(())
 }
 
 /// Brings the tables to this release's shape. Safe to call at once from several processes.
@@ -53,6 +86,19 @@ pub fn datetime(at_us: i64) -> chrono::NaiveDateTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_server_ends_a_readers_statement_that_takes_too_long() {
+        for variable in ["INSIGHTFORGE_TEST_MARIADB_URL", "INSIGHTFORGE_TEST_MYSQL_URL"] {
+            let url = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} must name a server"));
+            let pool = reading_pool(&url, 1).unwrap();
+            let names = "'max_statement_time', 'max_execution_time'";
+            let shown = sqlx::AssertSqlSafe(format!("SHOW SESSION VARIABLES WHERE Variable_name IN ({names})"));
+            let (_, limit): (String, String) = sqlx::query_as(shown).fetch_one(&pool).await.unwrap();
+            let seconds: f64 = limit.parse().unwrap();
+            assert!([5.0, 5_000.0].contains(&seconds), "{variable}: {limit}");
+        }
+    }
 
     #[tokio::test]
     async fn a_session_reads_committed_rows_and_refuses_what_does_not_fit() {

@@ -64,7 +64,7 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
     let sealer = args.seal.sealer()?;
     let shutdown = boot::shutdown_on_signal()?;
     let (link, keys) = (args.redis.link()?, args.redis.keys());
-    let pool = args.database.pool(DATABASE_CONNECTIONS)?;
+    let pool = args.database.reading_pool(DATABASE_CONNECTIONS)?;
     let partitions = check_journal(&args.redis, &link).await?;
     mention_tables(&pool).await;
     let metrics = boot::start_metrics()?;

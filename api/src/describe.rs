@@ -1,0 +1,28 @@
+//! How the answers that are problems appear in the API description.
+
+use utoipa::IntoResponses;
+
+use crate::problem::Problem;
+
+macro_rules! problems {
+    ($($(#[doc = $doc:literal])* $name:ident = $status:literal),* $(,)?) => {
+        $(
+            $(#[doc = $doc])*
+            #[derive(IntoResponses)]
+            #[response(status = $status, content_type = "application/problem+json")]
+            #[expect(dead_code, reason = "described, never made")]
+            pub(crate) struct $name(Problem);
+        )*
+    };
+}
+
+problems! {
+    /// Something in the request is wrong: every wrong field is named in `errors`
+    Invalid = 422,
+    /// There is no such thing (any more): `detail` says what
+    Absent = 404,
+    /// The journal no longer goes back that far
+    Trimmed = 410,
+    /// A server behind this one does not answer; `Retry-After` says when to try again
+    Unavailable = 503,
+}

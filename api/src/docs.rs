@@ -1,0 +1,73 @@
+//! The API description (OpenAPI 3.1), put together from the handlers, and the page that shows it, which loads nothing from
+//! elsewhere.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_response;
+use axum::response::{Redirect, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Description;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+/// Where the description is.
+pub(crate) const DESCRIPTION: &str = "/api/openapi.json";
+
+/// What the page may load: itself.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What holds for the whole API; the paths are added by their handlers.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "InsightForge",
+        description = "Event-sourced analysis: durable intake, exactly one outcome a task, signed webhooks, replay.\n\n\
+            Upload a document (`POST /api/data/upload`), then read its result (`GET /api/result/{task_id}`), be told by a \
+            webhook, or follow the journal (`GET /api/events`).\n\n\
+            Whatever goes wrong is answered as `application/problem+json` (RFC 9457) that names every wrong field in \
+            `errors`; `type` is stable.",
+        license(name = "MIT", identifier = "MIT")
+    ),
+    tags(
+        (name = "upload", description = "Work comes in"),
+        (name = "results", description = "What became of it"),
+        (name = "tasks", description = "Look at tasks, and act on them"),
+        (name = "batches", description = "Many tasks in one upload"),
+        (name = "journal", description = "Everything that happened, in order"),
+        (name = "models", description = "What can be asked for, and who answers"),
+        (name = "webhooks", description = "Outcomes that are announced"),
+        (name = "health", description = "Is it well?"),
+        (name = "model server", description = "The former model server's door")
+    )
+)]
+pub(crate) struct Api;
+
+/// The description's beginning, with this release's number.
+pub(crate) fn beginning(version: &str) -> Description {
+    let mut description = Api::openapi();
+    version.clone_into(&mut description.info.version);
+    description
+}
+
+/// Serves the description and the page.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(description: Description) -> Router<S> {
+    let description = Arc::new(description);
+    let page = SwaggerUi::new("/docs").config(Config::from(DESCRIPTION).use_base_layout().try_it_out_enabled(true));
+    let page = Router::<S>::from(page).layer(map_response(restrict));
+    let to_page = || get(async || Redirect::permanent("/docs/"));
+    Router::new()
+        .route(DESCRIPTION, get(async move || Json(description.clone())))
+        // The former model server's addresses behind the proxy.
+        .route("/fastapi/docs", to_page())
+        .route("/fastapi/redoc", to_page())
+        .route("/fastapi/openapi.json", get(async || Redirect::permanent(DESCRIPTION)))
+        .merge(page)
+}
+
+async fn restrict(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    response
+}

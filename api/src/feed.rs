@@ -1,0 +1,298 @@
+//! The journal as a feed: events of all partitions after a cursor, now or as soon as there are some.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use futures_util::future::try_join_all;
+use insightforge_schema::event::{Change, Event};
+use insightforge_schema::id::{Cursor, Partition, TaskId};
+use insightforge_schema::journal::{last_number, range};
+use insightforge_schema::link::LinkError;
+use serde::Serialize;
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::describe::{Invalid, Trimmed, Unavailable};
+use crate::event_view::EventView;
+use crate::params::{self, Params};
+use crate::problem::{Fields, Problem};
+use crate::tail::Heard;
+
+const LIMIT_DEFAULT: u32 = 100;
+const LIMIT_MOST: u32 = 1_000;
+/// How many events one request looks through for those it was asked for.
+const LOOK_MOST: usize = 20_000;
+/// Events of one partition in one read; few, because each brings its document.
+const READ_EVENTS: usize = 64;
+/// Beyond so many bytes of documents an answer takes no more events.
+const ANSWER_BYTES: usize = 4 << 20;
+
+/// The journal's event types.
+const TYPES: [&str; 9] = [
+    "submitted",
+    "processing",
+    "completed",
+    "failed",
+    "retry_scheduled",
+    "cancelled",
+    "dead_lettered",
+    "redriven",
+    "batch_received",
+];
+
+pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(events))
+}
+
+/// Which events.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Wanted {
+    /// `next` of the answer before; `0` (the default) for the beginning, `end` for nothing but what is to come.
+    #[param(value_type = Option<String>, example = "1284.1300.1275.1290")]
+    after: After,
+    /// Only events of this task (or batch).
+    #[param(value_type = Option<uuid::Uuid>)]
+    task: Option<TaskId>,
+    /// Only events of this type, such as `completed`.
+    #[param(rename = "type")]
+    event_type: Option<String>,
+    /// How many at most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: u32,
+    /// When there are none, wait up to so many seconds for the first; the server has a limit of its own.
+    #[param(value_type = Option<u32>, default = 0)]
+    wait: Duration,
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum After {
+    At(Cursor),
+    End,
+}
+
+/// Events, in the order they happened within each partition.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Feed {
+    events: Vec<EventView>,
+    /// `after` of the next request; moves on also when nothing matched.
+    #[schema(example = "1284.1300.1275.1290")]
+    next: String,
+    /// Whether there is more to be had at once.
+    more: bool,
+}
+
+/// The journal as a feed
+///
+/// Every event is given once to a reader that passes on `next`. Nothing is lost between two requests; with `wait` the answer
+/// is held back until there is something. A filter may give empty answers that move on: go on with `next`.
+#[utoipa::path(
+    get, path = "/api/events", tag = "journal", params(Wanted),
+    responses((status = 200, description = "Events after the cursor", body = Feed), Invalid, Trimmed, Unavailable)
+)]
+pub(crate) async fn events(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<Feed>, Problem> {
+    let wanted = Wanted::parse(query.as_deref(), &app)?;
+    let mut reader = Reader::new(&app, wanted).await?;
+    reader.look().await?;
+    if reader.found.is_empty() && !reader.more && !reader.wanted.wait.is_zero() {
+        reader.wait().await?;
+    }
+    Ok(Json(reader.answer()))
+}
+
+impl Wanted {
+    fn parse(query: Option<&str>, app: &App) -> Result<Self, Problem> {
+        let partitions = app.config.partitions;
+        let mut params = Params::parse(query);
+        let after = params.take("after", |text| match text {
+            "end" => Ok(After::End),
+            text => Cursor::parse(text, partitions)
+                .map(After::At)
+                .map_err(|_| "must be `next` of an earlier answer, 0 or end"),
+        });
+        let wanted = Self {
+            after: after.unwrap_or_else(|| After::At(Cursor::start(partitions))),
+            task: params.take("task", params::uuid).map(TaskId),
+            event_type: params.take("type", |text| {
+                let known = TYPES.contains(&text);
+                if known { Ok(text.to_owned()) } else { Err("is not a type of event") }
+            }),
+            limit: params.limit("limit", LIMIT_DEFAULT, LIMIT_MOST),
+            wait: Duration::from_secs(params.take("wait", params::whole).unwrap_or(0).min(app.config.wait_limit_s)),
+        };
+        params.finish()?;
+        Ok(wanted)
+    }
+
+    fn matches(&self, event: &Event) -> bool {
+        self.task.is_none_or(|task| event.task == task)
+            && self.event_type.as_ref().is_none_or(|wanted| event.change.event_type() == wanted)
+    }
+}
+
+/// One request's way through the journal.
+struct Reader<'a> {
+    app: &'a App,
+    wanted: Wanted,
+    cursor: Cursor,
+    found: Vec<EventView>,
+    found_bytes: usize,
+    more: bool,
+}
+
+/// What was read ahead of one partition.
+struct Run {
+    partition: Partition,
+    ahead: VecDeque<Event>,
+    /// The last number that was read.
+    read_to: u64,
+    /// The partition's end was reached.
+    dry: bool,
+}
+
+impl<'a> Reader<'a> {
+    async fn new(app: &'a App, wanted: Wanted) -> Result<Self, Problem> {
+        let cursor = match &wanted.after {
+            After::At(cursor) => cursor.clone(),
+            After::End => ends(app).await?,
+        };
+        Ok(Self { app, wanted, cursor, found: Vec::new(), found_bytes: 0, more: false })
+    }
+
+    /// Takes events in the order of their times until the answer is full, the journal ends, or one request has looked at
+    /// enough.
+    async fn look(&mut self) -> Result<(), Problem> {
+        let mut runs: Vec<Run> = self.partitions().map(|partition| Run::new(partition, &self.cursor)).collect();
+        let mut looked = 0;
+        loop {
+            try_join_all(runs.iter_mut().map(|run| run.refill(self.app))).await?;
+            let Some(run) = earliest(&mut runs) else { break };
+            if self.is_full() || looked == LOOK_MOST {
+                self.more = true;
+                return Ok(());
+            }
+            if let Some(event) = run.ahead.pop_front() {
+                looked += 1;
+                self.take(&event);
+            }
+        }
+        self.more = false;
+        if looked == 0 { self.check_not_beyond_end().await } else { Ok(()) }
+    }
+
+    fn take(&mut self, event: &Event) {
+        self.cursor.advance(event.position);
+        if self.wanted.matches(event) {
+            self.found_bytes += document_bytes(event);
+            self.found.push(EventView::from(event));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.found.len() == self.wanted.limit as usize || self.found_bytes > ANSWER_BYTES
+    }
+
+    /// A task lives in one partition.
+    fn partitions(&self) -> impl Iterator<Item = Partition> {
+        let one = self.wanted.task.map(|task| self.app.config.partitions.of_task(task));
+        self.app.config.partitions.iter().filter(move |partition| one.is_none_or(|one| one == *partition))
+    }
+
+    /// A cursor of another installation, or from before a loss of data, would wait for ever.
+    async fn check_not_beyond_end(&self) -> Result<(), Problem> {
+        let ends = ends(self.app).await?;
+        let beyond = |partition: &Partition| self.cursor.at(*partition) > ends.at(*partition);
+        match self.app.config.partitions.iter().find(beyond) {
+            // The first read may have been a moment before this one; only a cursor from the caller can be wrong.
+            Some(partition) => {
+                let what = format!("is beyond the journal's end in partition {} ({})", partition.0, ends.at(partition));
+                Err(Problem::invalid(Fields::one("after", what)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for an event that matches, and takes it.
+    async fn wait(&mut self) -> Result<(), Problem> {
+        let deadline = Instant::now() + self.wanted.wait;
+        let mut listener = self.app.tail.subscribe().await?;
+        // What came between the first look and the subscription.
+        self.look().await?;
+        while self.found.is_empty() && Instant::now() < deadline {
+            let heard = match tokio::time::timeout_at(deadline, listener.next()).await {
+                Ok(Heard::Batch(batch)) => batch.iter().any(|event| self.wanted.matches(event)),
+                Ok(Heard::Missed) => true,
+                Ok(Heard::Over) | Err(_) => break,
+            };
+            if heard {
+                self.look().await?;
+            }
+        }
+        // What did not match is not looked at again.
+        if self.found.is_empty() { self.look().await } else { Ok(()) }
+    }
+
+    fn answer(self) -> Feed {
+        Feed { events: self.found, next: self.cursor.to_string(), more: self.more }
+    }
+}
+
+impl Run {
+    fn new(partition: Partition, cursor: &Cursor) -> Self {
+        Self { partition, ahead: VecDeque::new(), read_to: cursor.at(partition), dry: false }
+    }
+
+    async fn refill(&mut self, app: &App) -> Result<(), Problem> {
+        if self.dry || !self.ahead.is_empty() {
+            return Ok(());
+        }
+        let events = range(&app.link, &app.keys, self.partition, self.read_to + 1, None, READ_EVENTS).await?;
+        self.dry = events.len() < READ_EVENTS;
+        if let (Some(first), Some(last)) = (events.first(), events.last()) {
+            self.check_no_gap(first.position.n)?;
+            self.read_to = last.position.n;
+        }
+        self.ahead = events.into();
+        Ok(())
+    }
+
+    /// Numbers have no gaps: a jump means that the journal was trimmed past the cursor. Who starts at 0 wants what there
+    /// is.
+    fn check_no_gap(&self, first: u64) -> Result<(), Problem> {
+        if self.read_to == 0 || first == self.read_to + 1 {
+            return Ok(());
+        }
+        let (from, to, partition) = (self.read_to + 1, first - 1, self.partition.0);
+        let detail =
+            format!("events {from} to {to} of partition {partition} have left the journal; start again at after=0");
+        Err(Problem::new(StatusCode::GONE, "trimmed", "No longer in the journal", detail))
+    }
+}
+
+/// The run whose next event happened first.
+fn earliest(runs: &mut [Run]) -> Option<&mut Run> {
+    let ahead = |run: &Run| run.ahead.front().map(|event| event.meta.at_us);
+    runs.iter_mut().filter(|run| !run.ahead.is_empty()).min_by_key(|run| ahead(run))
+}
+
+/// Nearly all of an event that is large.
+fn document_bytes(event: &Event) -> usize {
+    match &event.change {
+        Change::Submitted(submitted) => submitted.data.len(),
+        Change::Completed(completed) => completed.result.len(),
+        _ => 0,
+    }
+}
+
+async fn ends(app: &App) -> Result<Cursor, LinkError> {
+    let asked = app.config.partitions.iter().map(|partition| last_number(&app.link, &app.keys, partition));
+    Ok(Cursor(try_join_all(asked).await?))
+}
