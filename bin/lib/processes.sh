@@ -101,14 +101,18 @@ lock_folder() {
   echo $$ >"$folder/lock"
 }
 
-port_is_free() {
-  ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+# ports_are_free FIRST COUNT: nobody on this machine listens on any of them.
+ports_are_free() {
+  local port
+  for ((port = $1; port < $1 + $2; port++)); do
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || return 1
+  done
 }
 
 # free_port FIRST: the first free port from FIRST on.
 free_port() {
   local port=$1
-  until port_is_free "$port"; do
+  until ports_are_free "$port" 1; do
     port=$((port + 1))
   done
   echo "$port"

@@ -1,0 +1,38 @@
+//! The whole life of a task, seen from outside: the real program as processes, on real servers, with callers and
+//! receivers that know the wire contract only.
+//!
+//! - [`life`] – from the upload to the verified webhook, for a task that completes and one that fails.
+//! - [`endings`] – roles are told to stop, or killed, under load; two projectors work at once; nothing is lost.
+//! - [`rebuilding`] – the tables are built again under load, with equal contents, and no webhook goes out.
+//! - [`refusals`] – settings that cannot work do not start.
+//! - [`up`] – `bin/up`, from the first start to the reset.
+//!
+//! What they stand on: an [`installation`] of its own for each test, [`process`]es, a [`caller`] and a [`receiver`].
+//! Every test ends with [`installation::Installation::end`], which checks that each role stops in time with success, that
+//! every log line is JSON, that every metric is well named, and that no secret shows in any of it.
+
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+mod caller;
+mod endings;
+mod installation;
+mod life;
+mod process;
+mod rebuilding;
+mod receiver;
+mod refusals;
+mod up;
+
+use std::time::{Duration, Instant};
+
+/// Looks until there is something to see, for half a minute at most.
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
