@@ -71,17 +71,28 @@ pub struct Deps {
 /// Folds and announces until `shutdown` is cancelled. Outages of Redis and of the database are waited out.
 ///
 /// # Errors
-/// [`WebhookError`] when the webhook settings cannot work.
+/// [`WebhookError`] when the webhook settings cannot work, or the sender ended by itself.
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), WebhookError> {
     config.webhook.check()?;
     let (handoff, handed_over) = mpsc::channel(HANDOFF);
     let lag = lag::Lag::new(config.partitions);
     let watch = tokio::spawn(lag.clone().watch(deps.link.clone(), deps.keys.clone(), shutdown.clone()));
-    let sender_deps = WebhookDeps { pool: deps.pool.clone(), sealer: deps.sealer.clone() };
-    let sender = tokio::spawn(webhook::run(config.webhook.clone(), sender_deps, handed_over, shutdown.clone()));
-    project(Projector::new(&config, &deps, handoff, lag), &shutdown).await;
+    let sender_deps =
+        WebhookDeps { pool: deps.pool.clone(), sealer: deps.sealer.clone(), lookup: webhook::send::system_lookup() };
+    let mut sender = tokio::spawn(webhook::run(config.webhook.clone(), sender_deps, handed_over, shutdown.clone()));
+    let mut folding = std::pin::pin!(project(Projector::new(&config, &deps, handoff, lag), &shutdown));
+    let sent = tokio::select! {
+        () = &mut folding => sender.await,
+        sent = &mut sender => {
+            // Without a sender there is no point in folding on; but no step is cut off by a shutdown.
+            if shutdown.is_cancelled() {
+                folding.await;
+            }
+            sent
+        }
+    };
     watch.abort();
-    sender.await.unwrap_or(Ok(()))
+    sent.unwrap_or(Err(WebhookError::Crashed))
 }
 
 async fn project(mut projector: Projector, shutdown: &CancellationToken) {

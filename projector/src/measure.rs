@@ -20,6 +20,7 @@ const EVENT_TYPES: [&str; 9] = [
 
 /// Says what the metrics mean; once, after the recorder is installed.
 pub fn describe_metrics() {
+    crate::webhook::describe_metrics();
     describe_gauge!("if_last_read_timestamp_seconds", Unit::Seconds, "When the journal was last read, Unix time");
     describe_gauge!("if_projector_lag_events", "Events of a partition that are not in the tables yet");
     describe_gauge!("if_projector_lag_seconds", Unit::Seconds, "Age of the oldest event that is not in the tables yet");

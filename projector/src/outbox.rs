@@ -8,13 +8,8 @@ use serde::Serialize;
 use sqlx::mysql::MySqlConnection;
 
 use crate::announce::Announcement;
-use crate::webhook::{Delivery, WebhookConfig, new_lease_token};
+use crate::webhook::{DUE, Delivery, LEASED, WebhookConfig, new_lease_token};
 use crate::write::put;
-
-/// `webhook_outbox.state`: due now, for the claimer to take.
-const DUE: u8 = 0;
-/// `webhook_outbox.state`: this process may send it until `due_at`.
-const LEASED: u8 = 1;
 
 const INSERT: &str = "\
 INSERT INTO webhook_outbox (id, endpoint, analysis_task_id, url, secret, body, state, due_at, lease_token, attempts, created_at)

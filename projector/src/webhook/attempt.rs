@@ -1,17 +1,22 @@
 //! One attempt: where it goes, its headers, what came of it.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use insightforge_schema::address::parse_url;
+use insightforge_schema::event::now_us;
 use insightforge_schema::id::TaskId;
 use insightforge_schema::seal::Sealer;
 use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use tokio_util::sync::CancellationToken;
 
 use super::config::WebhookConfig;
 use super::lane::Health;
+use super::lanes::Weigh;
 use super::schedule::{Schedule, Verdict};
 use super::send::{Answer, Failure, Sender, Trust, range_of};
 use super::sign::Signer;
@@ -22,6 +27,7 @@ const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const LEGACY_SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("InsightForge/", env!("CARGO_PKG_VERSION")));
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A delivery that knows its receiver.
@@ -33,7 +39,20 @@ pub(super) struct Job {
     trust: Trust,
 }
 
-/// An attempt that was made, or could not be.
+impl Job {
+    /// Whether the operator configured the receiver.
+    pub(super) fn is_configured(&self) -> bool {
+        self.trust == Trust::Operator
+    }
+}
+
+impl Weigh for Job {
+    fn bytes(&self) -> usize {
+        self.delivery.body.len()
+    }
+}
+
+/// An attempt that was made, or could not be. Its delivery no longer has the body.
 pub(super) struct Attempted {
     pub(super) delivery: Delivery,
     /// The receiver's lane; `None` when it never came to one.
@@ -91,9 +110,7 @@ impl Courier {
         };
         match found {
             Ok((lane, url, trust)) => Ok(Job { delivery, lane, url, trust }),
-            Err(failure) => {
-                Err(Box::new(self.judged(delivery, None, &Answer::Failed(failure), Duration::ZERO)))
-            }
+            Err(failure) => Err(self.judged(delivery, None, &Answer::Failed(failure), Duration::ZERO)),
         }
     }
 
@@ -105,21 +122,33 @@ impl Courier {
         Ok((origin, url, Trust::Caller))
     }
 
-    /// Sends a delivery once.
-    pub(super) async fn attempt(&self, job: Job) -> Attempted {
+    /// Sends a delivery once; `Err` when `hurry` was cancelled before there was an answer.
+    pub(super) async fn attempt(&self, job: Job, hurry: &CancellationToken) -> Result<Box<Attempted>, Delivery> {
         let Job { delivery, lane, url, trust } = job;
         let began = Instant::now();
-        let answer = match self.headers(&delivery) {
+        // A delivery that makes the sender panic fails like any other, or it would end every process that takes it.
+        let exchange = AssertUnwindSafe(self.exchange(&delivery, url, trust)).catch_unwind();
+        match hurry.run_until_cancelled(exchange).await {
+            Some(answer) => {
+                let answer = answer.unwrap_or(Answer::Failed(Failure::Crashed));
+                Ok(self.judged(delivery, Some(lane), &answer, began.elapsed()))
+            }
+            None => Err(delivery),
+        }
+    }
+
+    async fn exchange(&self, delivery: &Delivery, url: Url, trust: Trust) -> Answer {
+        match self.headers(delivery) {
             Ok(headers) => self.sender.post(trust, url, headers, delivery.body.clone()).await,
             Err(failure) => Answer::Failed(failure),
-        };
-        self.judged(delivery, Some(lane), &answer, began.elapsed())
+        }
     }
 
     fn headers(&self, delivery: &Delivery) -> Result<HeaderMap, Failure> {
         let id = webhook_id(delivery.task, &delivery.endpoint);
         let at_s = chrono::Utc::now().timestamp();
         let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(ACCEPT_ENCODING, IDENTITY);
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(USER_AGENT, AGENT);
         headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(at_s));
@@ -148,7 +177,13 @@ impl Courier {
         Signer::new(&secret, self.config.legacy_header).map(Some).ok_or(Failure::BadSecret)
     }
 
-    fn judged(&self, delivery: Delivery, lane: Option<Arc<str>>, answer: &Answer, took: Duration) -> Attempted {
+    fn judged(
+        &self,
+        mut delivery: Delivery,
+        lane: Option<Arc<str>>,
+        answer: &Answer,
+        took: Duration,
+    ) -> Box<Attempted> {
         let attempt = delivery.attempts.saturating_add(1);
         let verdict = self.schedule.judge(answer, attempt, rand::random());
         let health = health_of(answer, delivery.url.is_none());
@@ -156,8 +191,9 @@ impl Courier {
             Answer::Status { code, .. } => (Some(*code), explain(*code)),
             Answer::Failed(failure) => (None, Some(failure.to_string())),
         };
-        let at_us = chrono::Utc::now().timestamp_micros();
-        Attempted { delivery, lane, verdict, health, status_code, error, took, at_us }
+        delivery.body = bytes::Bytes::new();
+        let at_us = now_us();
+        Box::new(Attempted { delivery, lane, verdict, health, status_code, error, took, at_us })
     }
 }
 
@@ -167,8 +203,10 @@ fn health_of(answer: &Answer, configured: bool) -> Health {
     match answer {
         Answer::Status { code: 429 | 503, retry_after: Some(asked) } if configured => Health::Pause(*asked),
         Answer::Status { code: 200..=299, .. } => Health::Good,
-        Answer::Status { code: 408 | 429 | 500..=599, .. } | Answer::Failed(_) => Health::Bad,
+        Answer::Status { code: 408 | 429 | 500..=599, .. } => Health::Bad,
         Answer::Status { .. } => Health::Neutral,
+        Answer::Failed(failure) if failure.is_the_receivers() => Health::Bad,
+        Answer::Failed(_) => Health::Neutral,
     }
 }
 

@@ -19,8 +19,10 @@ pub struct WebhookConfig {
     pub concurrency: usize,
     /// Deliveries in flight to one endpoint while it answers well; fewer after failures.
     pub per_endpoint: usize,
-    /// Deliveries that may wait in memory for one endpoint; more go back to the table for a while.
+    /// Deliveries that may wait in memory, in total; what finds no room goes back to the table for a while.
     pub queue: usize,
+    /// Between two looks at the table for what fell due.
+    pub poll: Duration,
     /// Until the connection stands, TLS included.
     pub connect_timeout: Duration,
     /// From the first byte of DNS to the last byte of the answer that is read.
@@ -80,6 +82,8 @@ pub enum ConfigError {
     Secret(String),
     #[error("concurrency, per endpoint and queue are at least 1")]
     NoPlace,
+    #[error("the time between two looks at the table is above zero")]
+    Poll,
     #[error("the connect timeout is above zero and at most the total timeout")]
     Timeouts,
     #[error("the webhook lease is at least twice the total timeout, or deliveries in flight would be taken over")]
@@ -93,7 +97,8 @@ impl Default for WebhookConfig {
             legacy_header: true,
             concurrency: 256,
             per_endpoint: 64,
-            queue: 4096,
+            queue: 16_384,
+            poll: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(15),
             lease: Duration::from_secs(60),
@@ -118,6 +123,9 @@ impl WebhookConfig {
         }
         if self.concurrency == 0 || self.per_endpoint == 0 || self.queue == 0 {
             return Err(ConfigError::NoPlace);
+        }
+        if self.poll.is_zero() {
+            return Err(ConfigError::Poll);
         }
         if self.connect_timeout.is_zero() || self.connect_timeout > self.total_timeout {
             return Err(ConfigError::Timeouts);

@@ -1,7 +1,9 @@
 //! One POST over HTTP/1.1, on connections that are kept.
 //!
 //! Tasks' own webhooks go out through a client whose every connection asks the address policy; a host written as an
-//! address never reaches a resolver and is checked before, in [`super::attempt`]. No redirect is followed, no proxy is
+//! address never reaches a resolver and is checked before, in [`super::attempt`]. Names are resolved by the system, as
+//! everything else on this machine is (its hosts file, a container network's names), and only for a new connection. No
+//! redirect is followed, no proxy is
 //! taken from the environment (it would resolve names by itself), and of the answer's body at most [`MAX_READ`] is read,
 //! only to keep the connection.
 
@@ -9,7 +11,7 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -57,6 +59,16 @@ pub enum Failure {
     BadSecret,
     #[error("the URL cannot be used")]
     BadUrl,
+    #[error("the sender itself failed; its log says where")]
+    Crashed,
+}
+
+impl Failure {
+    /// Whether it lies with the receiver or the way to it, and not with what was to be sent.
+    #[must_use]
+    pub fn is_the_receivers(&self) -> bool {
+        matches!(self, Self::Unresolved | Self::Connect(_) | Self::Tls | Self::TimedOut | Self::Broken)
+    }
 }
 
 /// Whether a target's addresses are asked about.
@@ -79,23 +91,18 @@ pub struct Sender {
 /// Resolves a name to addresses; the ports do not matter.
 pub type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
-impl Sender {
-    /// With the system's resolver.
-    ///
-    /// # Errors
-    /// When TLS cannot be set up.
-    pub fn new(config: &WebhookConfig) -> Result<Self, reqwest::Error> {
-        let system: Lookup = Arc::new(|name| {
-            Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()) })
-        });
-        Self::with_lookup(config, system)
-    }
+/// The system's resolver.
+#[must_use]
+pub fn system_lookup() -> Lookup {
+    Arc::new(|name| Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()) }))
+}
 
-    /// With another resolver for callers' hosts.
+impl Sender {
+    /// `lookup` resolves callers' hosts.
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn with_lookup(config: &WebhookConfig, lookup: Lookup) -> Result<Self, reqwest::Error> {
+    pub fn new(config: &WebhookConfig, lookup: Lookup) -> Result<Self, reqwest::Error> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             // Another thread may be first; either way one is installed.
             let _ = rustls::crypto::ring::default_provider().install_default();
@@ -148,7 +155,7 @@ fn answer_of(response: &Response) -> Answer {
     let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     Answer::Status {
         code: response.status().as_u16(),
-        retry_after: asked.and_then(|value| schedule::retry_after(value, chrono::Utc::now())),
+        retry_after: asked.and_then(|value| schedule::retry_after(value, SystemTime::now())),
     }
 }
 

@@ -1,0 +1,227 @@
+//! The loop: takes deliveries in, starts what may start, passes on what came of it.
+//!
+//! One task owns the lanes; every attempt is a task of its own, so that attempts use all cores and one that hangs
+//! holds nothing but its place. Nothing here waits for the database: claims and records run beside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use insightforge_schema::event::now_us;
+use sqlx::MySqlPool;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{Attempted, Courier, Job};
+use super::claim::{Claimed, claim};
+use super::lanes::{Bounds, Lanes, Spilled};
+use super::measure::Gauges;
+use super::record::{Record, Written};
+use super::{Delivery, WebhookConfig};
+
+/// Outcomes that may wait for the database; above it nothing more is sent.
+const UNRECORDED: usize = 4096;
+/// The longest pause between two looks at the table while the database is away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub(super) struct Deliverer {
+    config: Arc<WebhookConfig>,
+    pool: MySqlPool,
+    courier: Arc<Courier>,
+    lanes: Lanes<Job>,
+    in_flight: JoinSet<Result<Box<Attempted>, Delivery>>,
+    /// At most one.
+    claims: JoinSet<Result<Claimed, sqlx::Error>>,
+    next_claim: Instant,
+    failed_claims: u32,
+    records: mpsc::UnboundedSender<Record>,
+    written: mpsc::UnboundedReceiver<Written>,
+    unrecorded: usize,
+    /// Ends what is in flight without waiting for answers.
+    hurry: CancellationToken,
+    gauges: Gauges,
+}
+
+impl Deliverer {
+    pub(super) fn new(
+        config: Arc<WebhookConfig>,
+        pool: MySqlPool,
+        courier: Courier,
+        records: mpsc::UnboundedSender<Record>,
+        written: mpsc::UnboundedReceiver<Written>,
+    ) -> Self {
+        let WebhookConfig { concurrency, per_endpoint, queue, .. } = *config;
+        Self {
+            config,
+            pool,
+            courier: Arc::new(courier),
+            lanes: Lanes::new(Bounds { concurrency, per_endpoint, queue }),
+            in_flight: JoinSet::new(),
+            claims: JoinSet::new(),
+            next_claim: Instant::now(),
+            failed_claims: 0,
+            records,
+            written,
+            unrecorded: 0,
+            hurry: CancellationToken::new(),
+            gauges: Gauges::new(),
+        }
+    }
+
+    /// Until `shutdown`; then ends what is in flight and hands the rest back.
+    pub(super) async fn run(mut self, mut handed_over: mpsc::Receiver<Vec<Delivery>>, shutdown: CancellationToken) {
+        let mut batches = Vec::new();
+        let mut folding = true;
+        while !shutdown.is_cancelled() {
+            self.start_all();
+            let has_room = self.lanes.has_room();
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                received = handed_over.recv_many(&mut batches, usize::MAX), if folding && has_room => {
+                    folding = received > 0;
+                    if received == handed_over.max_capacity() {
+                        // A full channel may have turned others away; they are in the table.
+                        self.next_claim = Instant::now();
+                    }
+                    batches.drain(..).flatten().for_each(|delivery| self.take_in(delivery));
+                }
+                Some(ended) = self.in_flight.join_next() => {
+                    self.pass_on(ended);
+                    while let Some(ended) = self.in_flight.try_join_next() {
+                        self.pass_on(ended);
+                    }
+                }
+                Some(Written(records)) = self.written.recv() => self.unrecorded -= records,
+                Some(claimed) = self.claims.join_next() => self.take_in_claimed(claimed),
+                () = tokio::time::sleep_until(self.next_claim), if has_room && self.claims.is_empty() => {
+                    self.start_claim();
+                }
+            }
+        }
+        self.stop(handed_over).await;
+    }
+
+    /// Finds the delivery's lane, and room in it.
+    fn take_in(&mut self, delivery: Delivery) {
+        match self.courier.route(delivery) {
+            Ok(job) => {
+                let (lane, proven) = (job.lane.clone(), job.is_configured());
+                if let Err(spilled) = self.lanes.admit(&lane, job, proven, std::time::Instant::now()) {
+                    self.put_off(spilled);
+                }
+            }
+            Err(attempted) => self.record(Record::Attempted(attempted)),
+        }
+    }
+
+    /// Starts what has a place.
+    fn start_all(&mut self) {
+        while self.unrecorded < UNRECORDED
+            && let Some(job) = self.lanes.next()
+        {
+            if self.lease_covers_an_attempt(&job.delivery) {
+                let (courier, hurry) = (self.courier.clone(), self.hurry.clone());
+                self.in_flight.spawn(async move { courier.attempt(job, &hurry).await });
+            } else {
+                self.lanes.unsent(&job.lane);
+                self.hand_back(job.delivery);
+            }
+        }
+        self.gauges.in_flight.set(self.in_flight.len() as f64);
+    }
+
+    /// Whether nobody else can take the row while it is being sent.
+    fn lease_covers_an_attempt(&self, delivery: &Delivery) -> bool {
+        let attempt_us = i64::try_from(self.config.total_timeout.as_micros()).unwrap_or(i64::MAX);
+        delivery.lease_ends_us.saturating_sub(now_us()) > attempt_us
+    }
+
+    /// An attempt ended: its lane learns from it, the recorder gets it.
+    fn pass_on(&mut self, ended: Result<Result<Box<Attempted>, Delivery>, JoinError>) {
+        match ended.expect("an attempt catches its panics and is never aborted") {
+            Ok(attempted) => {
+                if let Some(lane) = &attempted.lane {
+                    let now = std::time::Instant::now();
+                    let spilled = self.lanes.settle(lane, attempted.health, attempted.took, now);
+                    spilled.into_iter().for_each(|spilled| self.put_off(spilled));
+                }
+                self.record(Record::Attempted(attempted));
+            }
+            Err(unsent) => self.hand_back(unsent),
+        }
+    }
+
+    fn start_claim(&mut self) {
+        self.next_claim = Instant::now() + self.config.poll;
+        let (pool, config) = (self.pool.clone(), self.config.clone());
+        self.claims.spawn(async move { claim(&pool, &config).await });
+        self.gauges.paused.set(self.lanes.paused(std::time::Instant::now()) as f64);
+    }
+
+    fn take_in_claimed(&mut self, claimed: Result<Result<Claimed, sqlx::Error>, JoinError>) {
+        match claimed.expect("a claim does not panic and is not aborted before the loop has ended") {
+            Ok(Claimed { deliveries, more }) => {
+                self.failed_claims = 0;
+                if more {
+                    self.next_claim = Instant::now();
+                }
+                deliveries.into_iter().for_each(|delivery| self.take_in(delivery));
+            }
+            Err(error) => {
+                self.failed_claims = self.failed_claims.saturating_add(1);
+                self.next_claim = Instant::now() + (self.config.poll * self.failed_claims).min(LONGEST_PAUSE);
+                tracing::warn!(%error, "due webhooks wait for the database");
+            }
+        }
+    }
+
+    /// Back to the table for a while.
+    fn put_off(&mut self, Spilled { job, away }: Spilled<Job>) {
+        let away_us = i64::try_from(away.as_micros()).unwrap_or(i64::MAX);
+        self.give_back(job.delivery, now_us().saturating_add(away_us));
+    }
+
+    /// Back to the table, due now.
+    fn hand_back(&mut self, delivery: Delivery) {
+        self.give_back(delivery, now_us());
+    }
+
+    fn give_back(&mut self, mut delivery: Delivery, due_us: i64) {
+        delivery.body = Bytes::new();
+        self.record(Record::Returned { delivery, due_us });
+    }
+
+    fn record(&mut self, record: Record) {
+        self.unrecorded += 1;
+        self.records.send(record).expect("the recorder ends after the loop");
+    }
+
+    /// Nothing is started any more. What is in flight has most of the drain to end; the rest of it is for the records.
+    async fn stop(mut self, mut handed_over: mpsc::Receiver<Vec<Delivery>>) {
+        let deadline = tokio::time::sleep(self.config.drain * 3 / 4);
+        tokio::pin!(deadline);
+        handed_over.close();
+        let mut folding = true;
+        self.lanes.drain().into_iter().for_each(|job| self.hand_back(job.delivery));
+        while folding || !self.in_flight.is_empty() || !self.claims.is_empty() {
+            tokio::select! {
+                batch = handed_over.recv(), if folding => match batch {
+                    Some(batch) => batch.into_iter().for_each(|delivery| self.hand_back(delivery)),
+                    None => folding = false,
+                },
+                Some(ended) = self.in_flight.join_next() => self.pass_on(ended),
+                Some(Ok(Ok(claimed))) = self.claims.join_next() => {
+                    claimed.deliveries.into_iter().for_each(|delivery| self.hand_back(delivery));
+                }
+                () = &mut deadline, if !self.hurry.is_cancelled() => {
+                    // Leases cover what the fold or a claim still brings.
+                    self.hurry.cancel();
+                    self.claims.abort_all();
+                    folding = false;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Where deliveries go, and where they do not.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use insightforge_projector::webhook::send::Lookup;
+
+use crate::receiver::{Receiver, Reply};
+use crate::stage::{DELIVERED, GIVEN_UP, Stage, eventually};
+
+/// A resolver that gives every name these addresses.
+pub(crate) fn resolving_to(addresses: &[&str]) -> Lookup {
+    let addresses: Vec<SocketAddr> =
+        addresses.iter().map(|address| SocketAddr::new(address.parse::<IpAddr>().unwrap(), 0)).collect();
+    Arc::new(move |_| {
+        let addresses = addresses.clone();
+        Box::pin(async move { Ok(addresses) })
+    })
+}
+
+pub(crate) async fn a_redirect_is_not_followed(stage: &Stage) {
+    let canary = Receiver::start(|_| Reply::Status(200)).await;
+    let target = canary.address;
+    let receiver = Receiver::start(move |_| Reply::Elsewhere(target)).await;
+    let (configured, own) = (stage.add("shop").await, stage.add_own(&receiver.url(), None).await);
+    let sender = stage.start(Stage::open_config(&[("shop", receiver.url())]));
+    for row in [configured, own] {
+        eventually("an attempt", async || !stage.attempts(row).await.is_empty()).await;
+        let first = ("retry".to_owned(), Some(302), Some("redirects are not followed".to_owned()));
+        assert_eq!(stage.attempts(row).await[0], first);
+    }
+    sender.stop().await;
+    assert_eq!(canary.connections(), 0);
+    stage.end().await;
+}
+
+pub(crate) async fn a_forbidden_address_is_blocked_without_a_connection(stage: &Stage) {
+    let canary = Receiver::start(|_| Reply::Status(200)).await;
+    let port = canary.address.port();
+    let mut rows = Vec::new();
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "0.0.0.0"] {
+        rows.push(stage.add_own(&format!("http://{host}:{port}/"), None).await);
+    }
+    let sender = stage.start(Stage::config(&[]));
+    for row in rows {
+        stage.becomes(row, GIVEN_UP).await;
+        let attempts = stage.attempts(row).await;
+        assert_eq!((attempts.len(), &*attempts[0].0, attempts[0].1), (1, "blocked", None));
+        let error = attempts[0].2.as_deref().unwrap_or_default();
+        assert!(error.contains("the operator has not allowed webhooks there"), "{error}");
+        assert!(!error.contains("127.0.0.1"), "it names no address: {error}");
+    }
+    sender.stop().await;
+    assert_eq!(canary.connections(), 0);
+    stage.end().await;
+}
+
+pub(crate) async fn a_name_that_leads_to_a_forbidden_address_is_blocked_without_a_connection(stage: &Stage) {
+    let canary = Receiver::start(|_| Reply::Status(200)).await;
+    let url = format!("http://hooks.example.com:{}/", canary.address.port());
+    // A mixed answer is condemned as a whole.
+    for addresses in [&["127.0.0.1"][..], &["93.184.216.34", "127.0.0.1"], &["::ffff:127.0.0.1"], &["169.254.169.254"]]
+    {
+        let row = stage.add_own(&url, None).await;
+        let sender = stage.start_with(Stage::config(&[]), stage.pool.clone(), resolving_to(addresses));
+        stage.becomes(row, GIVEN_UP).await;
+        sender.stop().await;
+        assert_eq!(stage.attempts(row).await[0].0, "blocked", "{addresses:?}");
+    }
+    assert_eq!(canary.connections(), 0);
+    stage.end().await;
+}
+
+pub(crate) async fn an_opened_network_can_be_reached_and_the_connection_is_kept(stage: &Stage) {
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let url = format!("http://laravel:{}/", receiver.address.port());
+    let config = Stage::open_config(&[]);
+    let sender = stage.start_with(config, stage.pool.clone(), resolving_to(&["127.0.0.1"]));
+    for _ in 0..20 {
+        let row = stage.add_own(&url, None).await;
+        stage.becomes(row, DELIVERED).await;
+    }
+    sender.stop().await;
+    assert_eq!((receiver.count(), receiver.connections()), (20, 1));
+    assert_eq!(receiver.requests()[0].header("webhook-signature"), "", "no secret, no signature");
+    stage.end().await;
+}
