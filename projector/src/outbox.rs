@@ -1,5 +1,8 @@
 //! Announcements enter the outbox within the fold's transaction. When the sender has room they are written as leased by
 //! this process and handed over after the commit, so that nobody has to read them back.
+//!
+//! The key of a row is the position of its event: an event that is folded again (a swap of the tables can take one
+//! transaction back, see [`crate::rebuild`]) finds its announcement there, and nothing is announced twice.
 
 use std::sync::Arc;
 
@@ -28,11 +31,14 @@ FROM JSON_TABLE(?, '$[*]' COLUMNS (
     now_us BIGINT PATH '$[9]'
 )) new";
 
+/// Ends [`INSERT`] where rows may be there already.
+const UNLESS_THERE: &str = "ON DUPLICATE KEY UPDATE webhook_outbox.id = webhook_outbox.id";
+
 #[derive(Serialize)]
 struct Row<'a>(u64, &'a str, u64, Option<&'a str>, Option<String>, &'a str, u8, i64, Option<u64>, i64);
 
 /// Writes the rows; the deliveries are to be handed over once the transaction is committed. `leased` says that the sender
-/// keeps room for them.
+/// keeps room for them, and none may be there already; else those that are there stay as they are.
 ///
 /// # Errors
 /// What the server says.
@@ -52,10 +58,12 @@ pub(crate) async fn write(
         let task = it.task.first.row_id();
         Row(it.id, &it.endpoint, task, it.url.as_deref(), secret, body, state, due_us, token, now_us)
     });
-    put(connection, INSERT, rows).await?;
     if !leased {
+        let statement = format!("{INSERT} {UNLESS_THERE}");
+        put(connection, &statement, rows).await?;
         return Ok(Vec::new());
     }
+    put(connection, INSERT, rows).await?;
     Ok(announcements
         .into_iter()
         .map(|it| Delivery {

@@ -185,15 +185,15 @@ impl Projector {
         Ok(advances)
     }
 
-    /// One transaction; `false` when it was fenced. A task id that has a row already makes the second `submitted` a
-    /// fault, which is found out only when the server says so.
+    /// One transaction; `false` when it was fenced. What is there already is found out only when the server says so: a
+    /// task id with another row makes the second `submitted` a fault, an announcement with a row stays as it is.
     async fn write(&mut self, events: &[Event], advances: &[Advance]) -> Result<bool, StepError> {
-        match self.try_write(events, advances, &HashSet::new()).await {
+        match self.try_write(events, advances, None).await {
             Err(sqlx::Error::Database(error)) if is_duplicate(&*error) => {
                 self.known.clear();
                 let refused = self.taken_ids(events).await?;
-                tracing::warn!(refused = refused.len(), "task ids that have a row already were submitted again");
-                Ok(self.try_write(events, advances, &refused).await?)
+                tracing::warn!(refused = refused.len(), "rows are there already; writing only what is new");
+                Ok(self.try_write(events, advances, Some(&refused)).await?)
             }
             outcome => Ok(outcome?),
         }
@@ -203,7 +203,7 @@ impl Projector {
         &mut self,
         events: &[Event],
         advances: &[Advance],
-        refused: &HashSet<u64>,
+        refused: Option<&HashSet<u64>>,
     ) -> Result<bool, sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if !checkpoint::advance(&mut transaction, "", &self.owner, advances).await? {
@@ -214,14 +214,15 @@ impl Projector {
         for task in load(&mut transaction, "", &wanted).await? {
             self.known.insert(task);
         }
-        let rows = fold(events, &mut self.known, refused);
+        let rows = fold(events, &mut self.known, refused.unwrap_or(&HashSet::new()));
         self.tables.write(&mut transaction, &rows).await?;
         let room = self.handoff.try_reserve();
         let announcements = announcements(&rows, &self.webhook);
         let any = !announcements.is_empty();
-        let deliveries = outbox::write(&mut transaction, &self.webhook, announcements, room.is_ok()).await?;
+        let leased = room.is_ok() && refused.is_none();
+        let deliveries = outbox::write(&mut transaction, &self.webhook, announcements, leased).await?;
         transaction.commit().await?;
-        if let (true, Ok(room)) = (any, room) {
+        if let (true, Ok(room)) = (any && leased, room) {
             room.send(deliveries);
         }
         measure::faults(rows.faults.len());

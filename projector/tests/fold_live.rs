@@ -2,140 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
-use std::time::Duration;
+mod stage;
 
-use insightforge_projector::lag::Lag;
-use insightforge_projector::project::{Projector, Step};
-use insightforge_projector::webhook::{Delivery, Endpoint, Secret, WebhookConfig};
-use insightforge_projector::{Config, Deps};
-use insightforge_schema::event::{
-    Change, Completed, DeadLettered, Failed, Meta, Processing, Submitted, encode, now_us,
-};
-use insightforge_schema::id::{Partition, PartitionCount, TaskId};
-use insightforge_schema::keys::Keys;
-use insightforge_schema::link::Link;
-use insightforge_schema::seal::Sealer;
-use insightforge_schema::tables;
-use sqlx::{AssertSqlSafe, MySqlPool, Row};
-use tokio::sync::mpsc;
-
-struct Stage {
-    server: MySqlPool,
-    database: String,
-    deps: Deps,
-}
-
-impl Stage {
-    async fn new(variable: &str) -> Self {
-        let redis = std::env::var("INSIGHTFORGE_TEST_REDIS_URL")
-            .expect("INSIGHTFORGE_TEST_REDIS_URL must name a Redis server for the tests");
-        let url = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} must name a server for the tests"));
-        let name = uuid::Uuid::new_v4().simple().to_string();
-        let server = tables::pool(&url, 1).unwrap();
-        let database = format!("t_{name}");
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&server).await.unwrap();
-        let pool = tables::pool(&format!("{}/{database}", url.trim_end_matches('/')), 4).unwrap();
-        tables::migrate(&pool).await.unwrap();
-        let link = Link::new(&redis, Duration::from_secs(10)).unwrap();
-        let deps = Deps { link, keys: Keys::new(&format!("t{name}")), pool, sealer: Sealer::new(&[7; 32]) };
-        Self { server, database, deps }
-    }
-
-    fn projector(&self, owner: &str) -> (Projector, mpsc::Receiver<Vec<Delivery>>) {
-        let endpoint = Endpoint {
-            name: "default".to_owned(),
-            url: "http://127.0.0.1:9/".to_owned(),
-            secret: Secret::new("0123456789abcdef"),
-            legacy_header: true,
-        };
-        let config = Config {
-            partitions: PartitionCount::new(2).unwrap(),
-            owner: owner.to_owned(),
-            batch_events: 4_000,
-            webhook: WebhookConfig { endpoints: vec![endpoint], ..WebhookConfig::default() },
-        };
-        let (handoff, handed_over) = mpsc::channel(4);
-        (Projector::new(&config, &self.deps, handoff, Lag::new(config.partitions)), handed_over)
-    }
-
-    /// Appends an event; its number.
-    async fn append(&self, partition: Partition, task: TaskId, first: u64, change: &Change) -> u64 {
-        let meta = Meta {
-            at_us: now_us(),
-            tenant: "default".to_owned(),
-            actor: "test".to_owned(),
-            attempt: u32::from(first > 0),
-            trace: None,
-        };
-        let mut add = redis::cmd("XADD");
-        add.arg(self.deps.keys.journal(partition)).arg("0-*").arg("type").arg(change.event_type());
-        add.arg("task").arg(task.to_string()).arg("first").arg(first).arg("e").arg(encode(&meta, change));
-        let id: String = self.deps.link.query(&add).await.unwrap();
-        id[2..].parse().unwrap()
-    }
-
-    async fn life(&self, partition: Partition, task: TaskId, changes: &[Change]) -> u64 {
-        let first = self.append(partition, task, 0, &submitted(r#"{"text":"今天 😀"}"#)).await;
-        for change in changes {
-            self.append(partition, task, first, change).await;
-        }
-        first
-    }
-
-    async fn count(&self, table: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))
-            .fetch_one(&self.deps.pool)
-            .await
-            .unwrap()
-    }
-
-    async fn statuses(&self) -> Vec<String> {
-        let rows =
-            sqlx::query("SELECT status FROM analysis_tasks ORDER BY id").fetch_all(&self.deps.pool).await.unwrap();
-        rows.iter().map(|row| row.get(0)).collect()
-    }
-
-    async fn end(self) {
-        self.deps.pool.close().await;
-        sqlx::query(AssertSqlSafe(format!("DROP DATABASE {}", self.database))).execute(&self.server).await.unwrap();
-    }
-}
-
-fn submitted(data: &str) -> Change {
-    Change::Submitted(Submitted {
-        task_type: "acting".to_owned(),
-        model_version: "v1".to_owned(),
-        data: data.to_owned(),
-        user_id: Some(7),
-        webhook: None,
-        batch: None,
-        retry_of: None,
-    })
-}
-
-fn processing() -> Change {
-    Change::Processing(Processing { worker: "w".to_owned() })
-}
-
-fn completed() -> Change {
-    Change::Completed(Completed {
-        task_type: "acting".to_owned(),
-        model_version: "v1".to_owned(),
-        result: r#"{"sentiment":"Positive"}"#.to_owned(),
-        inference_us: 5,
-        batch_size: 1,
-    })
-}
-
-fn failed() -> Change {
-    Change::Failed(Failed {
-        task_type: "acting".to_owned(),
-        model_version: "v1".to_owned(),
-        code: "bad_input".to_owned(),
-        message: "/text is empty".to_owned(),
-        permanent: true,
-    })
-}
+use insightforge_projector::project::Step;
+use insightforge_schema::event::{Change, DeadLettered};
+use insightforge_schema::id::{Partition, TaskId};
+use sqlx::AssertSqlSafe;
+use stage::{Stage, completed, failed, on_each_server, processing, submitted};
 
 async fn whole_lives_become_rows_logs_results_and_announcements(stage: Stage) {
     let (mut projector, mut handed_over) = stage.projector("one");
@@ -240,18 +113,6 @@ async fn a_lost_connection_changes_nothing_and_the_step_is_made_again(stage: Sta
     assert_eq!(handed_over.try_recv().unwrap().len(), 1);
     assert_eq!(stage.statuses().await, ["processing", "completed"]);
     stage.end().await;
-}
-
-/// Each test once a server.
-macro_rules! on_each_server {
-    ($($test:ident),* $(,)?) => {
-        mod on_mariadb {
-            $(#[tokio::test] async fn $test() { super::$test(super::Stage::new("INSIGHTFORGE_TEST_MARIADB_URL").await).await })*
-        }
-        mod on_mysql {
-            $(#[tokio::test] async fn $test() { super::$test(super::Stage::new("INSIGHTFORGE_TEST_MYSQL_URL").await).await })*
-        }
-    };
 }
 
 on_each_server! {

@@ -1,0 +1,154 @@
+//! What every test here stands on: a real Redis under a prefix of its own, a real database of its own, and a journal that
+//! the test writes.
+
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses its part")]
+
+use std::time::Duration;
+
+use insightforge_projector::lag::Lag;
+use insightforge_projector::project::Projector;
+use insightforge_projector::webhook::{Delivery, Endpoint, Secret, WebhookConfig};
+use insightforge_projector::{Config, Deps};
+use insightforge_schema::event::{Change, Completed, Failed, Meta, Processing, Submitted, encode, now_us};
+use insightforge_schema::id::{Partition, PartitionCount, TaskId};
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::Link;
+use insightforge_schema::seal::Sealer;
+use insightforge_schema::tables;
+use sqlx::{AssertSqlSafe, MySqlPool, Row};
+use tokio::sync::mpsc;
+
+pub(crate) struct Stage {
+    pub(crate) server: MySqlPool,
+    pub(crate) database: String,
+    pub(crate) deps: Deps,
+}
+
+impl Stage {
+    pub(crate) async fn new(variable: &str) -> Self {
+        let redis = std::env::var("INSIGHTFORGE_TEST_REDIS_URL")
+            .expect("INSIGHTFORGE_TEST_REDIS_URL must name a Redis server for the tests");
+        let url = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} must name a server for the tests"));
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let server = tables::pool(&url, 1).unwrap();
+        let database = format!("t_{name}");
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&server).await.unwrap();
+        let pool = tables::pool(&format!("{}/{database}", url.trim_end_matches('/')), 4).unwrap();
+        tables::migrate(&pool).await.unwrap();
+        let link = Link::new(&redis, Duration::from_secs(10)).unwrap();
+        let deps = Deps { link, keys: Keys::new(&format!("t{name}")), pool, sealer: Sealer::new(&[7; 32]) };
+        Self { server, database, deps }
+    }
+
+    pub(crate) fn projector(&self, owner: &str) -> (Projector, mpsc::Receiver<Vec<Delivery>>) {
+        let endpoint = Endpoint {
+            name: "default".to_owned(),
+            url: "http://127.0.0.1:9/".to_owned(),
+            secret: Secret::new("0123456789abcdef"),
+            legacy_header: true,
+        };
+        let config = Config {
+            partitions: partitions(),
+            owner: owner.to_owned(),
+            batch_events: 4_000,
+            webhook: WebhookConfig { endpoints: vec![endpoint], ..WebhookConfig::default() },
+        };
+        let (handoff, handed_over) = mpsc::channel(4);
+        (Projector::new(&config, &self.deps, handoff, Lag::new(config.partitions)), handed_over)
+    }
+
+    /// Appends an event; its number.
+    pub(crate) async fn append(&self, partition: Partition, task: TaskId, first: u64, change: &Change) -> u64 {
+        let meta = Meta {
+            at_us: now_us(),
+            tenant: "default".to_owned(),
+            actor: "test".to_owned(),
+            attempt: u32::from(first > 0),
+            trace: None,
+        };
+        let mut add = redis::cmd("XADD");
+        add.arg(self.deps.keys.journal(partition)).arg("0-*").arg("type").arg(change.event_type());
+        add.arg("task").arg(task.to_string()).arg("first").arg(first).arg("e").arg(encode(&meta, change));
+        let id: String = self.deps.link.query(&add).await.unwrap();
+        id[2..].parse().unwrap()
+    }
+
+    pub(crate) async fn life(&self, partition: Partition, task: TaskId, changes: &[Change]) -> u64 {
+        let first = self.append(partition, task, 0, &submitted(r#"{"text":"今天 😀"}"#)).await;
+        for change in changes {
+            self.append(partition, task, first, change).await;
+        }
+        first
+    }
+
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))
+            .fetch_one(&self.deps.pool)
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn statuses(&self) -> Vec<String> {
+        let rows =
+            sqlx::query("SELECT status FROM analysis_tasks ORDER BY id").fetch_all(&self.deps.pool).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    pub(crate) async fn end(self) {
+        self.deps.pool.close().await;
+        sqlx::query(AssertSqlSafe(format!("DROP DATABASE {}", self.database))).execute(&self.server).await.unwrap();
+    }
+}
+
+pub(crate) fn submitted(data: &str) -> Change {
+    Change::Submitted(Submitted {
+        task_type: "acting".to_owned(),
+        model_version: "v1".to_owned(),
+        data: data.to_owned(),
+        user_id: Some(7),
+        webhook: None,
+        batch: None,
+        retry_of: None,
+    })
+}
+
+pub(crate) fn processing() -> Change {
+    Change::Processing(Processing { worker: "w".to_owned() })
+}
+
+pub(crate) fn completed() -> Change {
+    Change::Completed(Completed {
+        task_type: "acting".to_owned(),
+        model_version: "v1".to_owned(),
+        result: r#"{"sentiment":"Positive"}"#.to_owned(),
+        inference_us: 5,
+        batch_size: 1,
+    })
+}
+
+pub(crate) fn failed() -> Change {
+    Change::Failed(Failed {
+        task_type: "acting".to_owned(),
+        model_version: "v1".to_owned(),
+        code: "bad_input".to_owned(),
+        message: "/text is empty".to_owned(),
+        permanent: true,
+    })
+}
+
+pub(crate) fn partitions() -> PartitionCount {
+    PartitionCount::new(2).unwrap()
+}
+
+/// Each test once a server.
+macro_rules! on_each_server {
+    ($($test:ident),* $(,)?) => {
+        mod on_mariadb {
+            $(#[tokio::test] async fn $test() { super::$test(super::Stage::new("INSIGHTFORGE_TEST_MARIADB_URL").await).await })*
+        }
+        mod on_mysql {
+            $(#[tokio::test] async fn $test() { super::$test(super::Stage::new("INSIGHTFORGE_TEST_MYSQL_URL").await).await })*
+        }
+    };
+}
+pub(crate) use on_each_server;
