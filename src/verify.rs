@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use insightforge_projector::verify::{Deps, verify};
+use insightforge_projector::verify::{Deps, Difference, verify, verify_sample};
 
 use crate::config::{DatabaseArgs, RedisArgs};
 
@@ -14,18 +14,35 @@ pub(crate) struct Args {
     redis: RedisArgs,
     #[command(flatten)]
     database: DatabaseArgs,
+    /// Look only at about so many tasks, chosen at random
+    #[arg(long)]
+    sample: Option<u64>,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (link, keys) = (args.redis.link()?, args.redis.keys());
     let partitions = args.redis.recorded_partitions(&link).await?;
     let pool = args.database.pool(DATABASE_CONNECTIONS)?;
-    let report = verify(&Deps { link, keys, pool, partitions }).await?;
-    for difference in &report.examples {
-        let origin = difference.origin.map(|origin| format!(" {origin}")).unwrap_or_default();
-        let task = difference.task.map(|task| format!(" (task {task})")).unwrap_or_default();
-        println!("{}{origin}{task}: {}", difference.table, difference.what);
+    let deps = Deps { link, keys, pool, partitions };
+    let began = std::time::Instant::now();
+    let report = match args.sample {
+        Some(tasks) => verify_sample(&deps, tasks).await?,
+        None => verify(&deps).await?,
+    };
+    for Difference { table, origin, what } in &report.examples {
+        let origin = origin.map(|origin| format!(" {origin}")).unwrap_or_default();
+        println!("{table}{origin}: {what}");
     }
-    println!("{} events, {} tasks at {}: {} differences", report.events, report.tasks, report.at, report.differences);
+    if report.differences > report.examples.len() as u64 {
+        println!("…");
+    }
+    println!(
+        "{} events, {} tasks, at {}: {} differences ({:.2} s)",
+        report.events,
+        report.tasks,
+        report.at,
+        report.differences,
+        began.elapsed().as_secs_f64()
+    );
     Ok(if report.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -23,7 +23,9 @@ pub mod write;
 mod document;
 mod measure;
 mod outbox;
+mod rows;
 mod snapshot;
+mod taken;
 mod window;
 
 use std::time::Duration;

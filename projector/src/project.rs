@@ -17,6 +17,7 @@ use crate::announce::announce;
 use crate::checkpoint::{self, Advance};
 use crate::fold::{Known, Rows, fold, missing};
 use crate::lag::Lag;
+use crate::taken::taken_ids;
 use crate::webhook::{Handoff, WebhookConfig};
 use crate::write::{Tables, load};
 use crate::{measure, outbox};
@@ -191,7 +192,7 @@ impl Projector {
         match self.try_write(events, advances, None).await {
             Err(sqlx::Error::Database(error)) if is_duplicate(&*error) => {
                 self.known.clear();
-                let refused = self.taken_ids(events).await?;
+                let refused = taken_ids(&mut *self.pool.acquire().await?, "", events).await?;
                 tracing::warn!(refused = refused.len(), "rows are there already; writing only what is new");
                 Ok(self.try_write(events, advances, Some(&refused)).await?)
             }
@@ -230,22 +231,6 @@ impl Projector {
             tracing::error!(position = %event.position, task = %event.task, "an event could not be folded: {illegal}");
         }
         Ok(true)
-    }
-
-    /// Row ids of `submitted` events whose task id already has another row, in the tables or earlier among `events`.
-    async fn taken_ids(&self, events: &[Event]) -> Result<HashSet<u64>, sqlx::Error> {
-        let mut seen = HashSet::new();
-        let mut refused = HashSet::new();
-        for event in events.iter().filter(|event| event.first == event.position) {
-            let taken: Option<u64> = sqlx::query_scalar("SELECT id FROM analysis_tasks WHERE task_id = ?")
-                .bind(event.task.to_string())
-                .fetch_optional(&self.pool)
-                .await?;
-            if taken.is_some() || !seen.insert(event.task) {
-                refused.insert(event.position.row_id());
-            }
-        }
-        Ok(refused)
     }
 }
 

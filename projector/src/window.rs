@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::future::try_join_all;
 use insightforge_schema::event::{Change, Event};
 use insightforge_schema::id::{Partition, PartitionCount};
 use insightforge_schema::journal;
@@ -32,7 +32,7 @@ pub(crate) struct Reader {
 pub enum WindowError {
     #[error("the journal could not be read: {0}")]
     Journal(#[from] LinkError),
-    #[error("partition {partition} of the journal has no event {missing}, but later ones: it was trimmed or damaged")]
+    #[error("event {missing} of partition {partition} is not in the journal any more: it was trimmed or lost")]
     Gap { partition: Partition, missing: u64 },
 }
 
@@ -55,12 +55,14 @@ impl Reader {
         let Some(low) = after.iter().zip(target).filter_map(behind).min() else { return Ok(None) };
         let high = low + (WINDOW / u64::from(self.partitions.get())).max(1);
         let share = WINDOW_BYTES / usize::from(self.partitions.get());
-        let wanted = self.partitions.iter().zip(after.iter().zip(target));
-        let parts: Vec<Vec<Event>> = stream::iter(wanted)
-            .map(|(partition, (&after, &target))| self.stretch(partition, after + 1..=target.min(high), share))
-            .buffered(READS)
-            .try_collect()
-            .await?;
+        let mut parts: Vec<Vec<Event>> = Vec::with_capacity(after.len());
+        let wanted: Vec<_> = self.partitions.iter().zip(after.iter().zip(target)).collect();
+        for some in wanted.chunks(READS) {
+            let reads = some
+                .iter()
+                .map(|&(partition, (&after, &target))| self.stretch(partition, after + 1..=target.min(high), share));
+            parts.extend(try_join_all(reads).await?);
+        }
         let mut upto = after.to_vec();
         for (upto, part) in upto.iter_mut().zip(&parts) {
             *upto = part.last().map_or(*upto, |event| event.position.n);

@@ -2,25 +2,19 @@
 //!
 //! The rows of a statement travel as one JSON parameter that the server unfolds (`JSON_TABLE`: MySQL 8, MariaDB 10.6): a
 //! statement is prepared once, whatever the number of rows. Every function here takes the suffix of the tables' names, so
-//! that a rebuild loads its fresh tables through the same code.
+//! that a rebuild writes its fresh tables through the same code.
 
-use insightforge_schema::event::{Change, Event};
-use insightforge_schema::task::{IllegalEvent, Task};
+use insightforge_schema::task::Task;
 use serde::Serialize;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::document::document;
 use crate::fold::Rows;
+use crate::rows::{self, BATCHES, CHANGING, Column, FAULTS, Kind, LOGS, RESULTS, TASKS, Table};
 
 /// The most JSON text of one statement, in bytes; well below the smallest usual `max_allowed_packet` (16 MiB). A single
 /// row may be larger.
 const MAX_JSON_BYTES: usize = 4 << 20;
-
-/// Microseconds since 1970-01-01 UTC as a `DATETIME(6)`.
-fn at(column: &str) -> String {
-    format!("TIMESTAMP'1970-01-01 00:00:00' + INTERVAL {column} MICROSECOND")
-}
 
 /// The tables of one projection.
 #[derive(Debug, Clone)]
@@ -33,56 +27,17 @@ pub struct Tables {
     insert_faults: String,
 }
 
-const ID: &str = "CHAR(36) CHARACTER SET ascii COLLATE ascii_bin";
-const TEXT: &str = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-
-/// The columns of a task that later events change, with their types: shared by insert and update.
-fn changing() -> String {
-    format!(
-        "id BIGINT UNSIGNED PATH '$[0]', model_version VARCHAR(64) {TEXT} PATH '$[1]',
-        status VARCHAR(16) {TEXT} PATH '$[2]', attempt SMALLINT UNSIGNED PATH '$[3]',
-        worker VARCHAR(255) {TEXT} PATH '$[4]', error_code VARCHAR(64) {TEXT} PATH '$[5]',
-        error_message TEXT {TEXT} PATH '$[6]', redriven_as {ID} PATH '$[7]', dead_lettered TINYINT PATH '$[8]',
-        last_n BIGINT UNSIGNED PATH '$[9]', started_us BIGINT PATH '$[10]', finished_us BIGINT PATH '$[11]',
-        updated_us BIGINT PATH '$[12]'"
-    )
-}
-
 impl Tables {
     /// The tables whose names end in `suffix`: empty for those that are read.
     #[must_use]
     pub fn new(suffix: &str) -> Self {
         Self {
-            insert_tasks: insert_tasks(suffix),
-            update_tasks: update_tasks(suffix),
-            insert_results: format!(
-                "INSERT INTO analysis_results{suffix} (id, analysis_task_id, result_data, inference_us, created_at, updated_at)
-                SELECT id, task, result, inference_us, {created}, {created} FROM JSON_TABLE(?, '$[*]' COLUMNS (
-                id BIGINT UNSIGNED PATH '$[0]', task BIGINT UNSIGNED PATH '$[1]', result LONGTEXT {TEXT} PATH '$[2]',
-                inference_us BIGINT UNSIGNED PATH '$[3]', at_us BIGINT PATH '$[4]')) new",
-                created = at("at_us"),
-            ),
-            insert_logs: format!(
-                "INSERT INTO task_logs{suffix} (id, analysis_task_id, event_type, description, details, created_at)
-                SELECT id, task, event_type, description, details, {created} FROM JSON_TABLE(?, '$[*]' COLUMNS (
-                id BIGINT UNSIGNED PATH '$[0]', task BIGINT UNSIGNED PATH '$[1]', event_type VARCHAR(32) {TEXT} PATH '$[2]',
-                description VARCHAR(255) {TEXT} PATH '$[3]', details LONGTEXT {TEXT} PATH '$[4]', at_us BIGINT PATH '$[5]')) new",
-                created = at("at_us"),
-            ),
-            insert_batches: format!(
-                "INSERT INTO analysis_batches{suffix} (id, batch_id, tenant, accepted, rejected, created_at)
-                SELECT id, batch_id, tenant, accepted, rejected, {created} FROM JSON_TABLE(?, '$[*]' COLUMNS (
-                id BIGINT UNSIGNED PATH '$[0]', batch_id {ID} PATH '$[1]', tenant VARCHAR(64) {TEXT} PATH '$[2]',
-                accepted INT UNSIGNED PATH '$[3]', rejected INT UNSIGNED PATH '$[4]', at_us BIGINT PATH '$[5]')) new",
-                created = at("at_us"),
-            ),
-            insert_faults: format!(
-                "INSERT INTO projection_faults{suffix} (id, task_id, event_type, reason, created_at)
-                SELECT id, task_id, event_type, reason, {created} FROM JSON_TABLE(?, '$[*]' COLUMNS (
-                id BIGINT UNSIGNED PATH '$[0]', task_id {ID} PATH '$[1]', event_type VARCHAR(64) {TEXT} PATH '$[2]',
-                reason TEXT {TEXT} PATH '$[3]', at_us BIGINT PATH '$[4]')) new",
-                created = at("at_us"),
-            ),
+            insert_tasks: insert(&TASKS, suffix),
+            update_tasks: update(&TASKS, CHANGING, suffix),
+            insert_results: insert(&RESULTS, suffix),
+            insert_logs: insert(&LOGS, suffix),
+            insert_batches: insert(&BATCHES, suffix),
+            insert_faults: insert(&FAULTS, suffix),
         }
     }
 
@@ -91,182 +46,81 @@ impl Tables {
     /// # Errors
     /// What the server says; the caller rolls back.
     pub async fn write(&self, connection: &mut MySqlConnection, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-        put(connection, &self.insert_tasks, rows.new_tasks.iter().map(|(task, submitted)| new_task(task, submitted)))
-            .await?;
-        put(connection, &self.update_tasks, rows.changed_tasks.iter().map(changed)).await?;
-        let results = rows.results.iter().map(|(event, completed)| {
-            let (id, task) = (event.position.row_id(), event.first.row_id());
-            (id, task, document(&completed.result), completed.inference_us, event.meta.at_us)
-        });
+        let new_tasks = rows.new_tasks.iter().map(|(task, submitted)| rows::new(task, submitted));
+        put(connection, &self.insert_tasks, new_tasks).await?;
+        self.update(connection, rows).await?;
+        let results = rows.results.iter().map(|(event, completed)| rows::result(event, completed));
         put(connection, &self.insert_results, results).await?;
-        put(connection, &self.insert_logs, rows.logs.iter().map(|event| log(event))).await?;
-        let batches = rows.batches.iter().filter_map(|event| match &event.change {
-            Change::BatchReceived(batch) => Some((
-                event.position.row_id(),
-                event.task.to_string(),
-                &event.meta.tenant,
-                batch.accepted,
-                batch.rejected,
-                event.meta.at_us,
-            )),
-            _ => None,
-        });
-        put(connection, &self.insert_batches, batches).await?;
-        put(connection, &self.insert_faults, rows.faults.iter().map(|(event, illegal)| fault(event, illegal))).await
+        put(connection, &self.insert_logs, rows.logs.iter().map(|event| rows::log(event))).await?;
+        put(connection, &self.insert_batches, rows.batches.iter().filter_map(|event| rows::batch(event))).await?;
+        let faults = rows.faults.iter().map(|(event, illegal)| rows::fault(event, illegal));
+        put(connection, &self.insert_faults, faults).await
+    }
+
+    /// Writes the tasks that had a row before.
+    ///
+    /// # Errors
+    /// What the server says; the caller rolls back.
+    pub(crate) async fn update(&self, connection: &mut MySqlConnection, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
+        put(connection, &self.update_tasks, rows.changed_tasks.iter().map(rows::changed)).await
     }
 }
 
-fn insert_tasks(suffix: &str) -> String {
+fn insert(table: &Table, suffix: &str) -> String {
     format!(
-        "INSERT INTO analysis_tasks{suffix} (id, model_version, status, attempt, worker, error_code, error_message,
-        redriven_as, dead_lettered, last_n, started_at, completed_at, updated_at, task_id, tenant, user_id, task_type,
-        data_payload, batch_id, batch_line, retry_of, webhook_url, webhook_secret, created_at)
-        SELECT id, model_version, status, attempt, worker, error_code, error_message, redriven_as, dead_lettered, last_n,
-        {started}, {finished}, {updated}, task_id, tenant, user_id, task_type, data_payload, batch_id, batch_line, retry_of,
-        webhook_url, UNHEX(webhook_secret), {created}
-        FROM JSON_TABLE(?, '$[*]' COLUMNS ({changing}, task_id {ID} PATH '$[13]', tenant VARCHAR(64) {TEXT} PATH '$[14]',
-        user_id BIGINT UNSIGNED PATH '$[15]', task_type VARCHAR(64) {TEXT} PATH '$[16]',
-        data_payload LONGTEXT {TEXT} PATH '$[17]', batch_id {ID} PATH '$[18]', batch_line INT UNSIGNED PATH '$[19]',
-        retry_of {ID} PATH '$[20]', webhook_url VARCHAR(2048) {TEXT} PATH '$[21]',
-        webhook_secret VARCHAR(2048) {TEXT} PATH '$[22]', created_us BIGINT PATH '$[23]')) new",
-        started = at("started_us"),
-        finished = at("finished_us"),
-        updated = at("updated_us"),
-        created = at("created_us"),
-        changing = changing(),
+        "INSERT INTO {name}{suffix} ({columns}) SELECT {values} FROM {new}",
+        name = table.name,
+        columns = list(table.columns, |(name, _)| (*name).to_owned()),
+        values = list(table.columns, value),
+        new = unfolded(table.columns),
     )
 }
 
-fn update_tasks(suffix: &str) -> String {
+/// Updates the first columns, `id` aside.
+fn update(table: &Table, first: usize, suffix: &str) -> String {
+    let columns = &table.columns[..first];
     format!(
-        "UPDATE JSON_TABLE(?, '$[*]' COLUMNS ({changing})) new STRAIGHT_JOIN analysis_tasks{suffix} t ON t.id = new.id
-        SET t.model_version = new.model_version, t.status = new.status, t.attempt = new.attempt, t.worker = new.worker,
-        t.error_code = new.error_code, t.error_message = new.error_message, t.redriven_as = new.redriven_as,
-        t.dead_lettered = new.dead_lettered, t.last_n = new.last_n, t.started_at = {started},
-        t.completed_at = {finished}, t.updated_at = {updated}",
-        started = at("new.started_us"),
-        finished = at("new.finished_us"),
-        updated = at("new.updated_us"),
-        changing = changing(),
+        "UPDATE {new} STRAIGHT_JOIN {name}{suffix} t ON t.id = new.id SET {set}",
+        new = unfolded(columns),
+        name = table.name,
+        set = list(&columns[1..], |column| format!("t.{} = {}", column.0, value(column))),
     )
 }
 
-/// The columns of [`changing`], in its order.
-#[derive(Serialize)]
-struct Changed<'t>(
-    u64,
-    &'t str,
-    &'t str,
-    u32,
-    Option<&'t str>,
-    Option<&'t str>,
-    Option<&'t str>,
-    Option<String>,
-    u8,
-    u64,
-    Option<i64>,
-    Option<i64>,
-    i64,
-);
-
-fn changed(task: &Task) -> Changed<'_> {
-    Changed(
-        task.first.row_id(),
-        &task.model_version,
-        task.status.as_str(),
-        task.attempt,
-        task.worker.as_deref(),
-        task.error.as_ref().map(|error| error.code.as_str()),
-        task.error.as_ref().map(|error| error.message.as_str()),
-        task.redriven_as.map(|id| id.to_string()),
-        u8::from(task.dead_lettered),
-        task.last_n,
-        task.started_us,
-        task.finished_us,
-        task.updated_us,
-    )
+/// The parameter as a table.
+fn unfolded(columns: &[Column]) -> String {
+    let mut index = 0;
+    let columns = list(columns, |(name, kind)| {
+        let column = format!("{name} {} PATH '$[{index}]'", sql_type(*kind));
+        index += 1;
+        column
+    });
+    format!("JSON_TABLE(?, '$[*]' COLUMNS ({columns})) new")
 }
 
-/// A whole row: [`Changed`] and what stays.
-fn new_task(task: &Task, submitted: &insightforge_schema::event::Submitted) -> serde_json::Value {
-    let webhook = submitted.webhook.as_ref();
-    let mut row = serde_json::to_value(changed(task)).expect("plain columns can always be written");
-    let stays = serde_json::json!([
-        task.id.to_string(),
-        task.tenant,
-        submitted.user_id,
-        task.task_type,
-        document(&submitted.data),
-        submitted.batch.map(|batch| batch.id.to_string()),
-        submitted.batch.map(|batch| batch.line),
-        submitted.retry_of.map(|id| id.to_string()),
-        webhook.map(|webhook| &webhook.url),
-        webhook.and_then(|webhook| webhook.sealed_secret.as_deref()).map(hex::encode),
-        task.submitted_us,
-    ]);
-    if let (Some(row), serde_json::Value::Array(stays)) = (row.as_array_mut(), stays) {
-        row.extend(stays);
+/// The type of a column while it is on its way.
+fn sql_type(kind: Kind) -> String {
+    const TEXT: &str = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+    match kind {
+        Kind::Number(sql_type) => sql_type.to_owned(),
+        Kind::Text(sql_type) => format!("{sql_type} {TEXT}"),
+        Kind::Id => "CHAR(36) CHARACTER SET ascii COLLATE ascii_bin".to_owned(),
+        Kind::Document => format!("LONGTEXT {TEXT}"),
+        Kind::Time => "BIGINT".to_owned(),
+        Kind::Bytes => format!("VARCHAR(2048) {TEXT}"),
     }
-    row
 }
 
-/// What a log row says beside its columns. The documents have rows of their own.
-#[derive(Serialize)]
-struct Details<'e> {
-    attempt: u32,
-    actor: &'e str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace: Option<&'e str>,
-    #[serde(flatten)]
-    more: serde_json::Map<String, serde_json::Value>,
+fn value((name, kind): &Column) -> String {
+    match kind {
+        Kind::Time => format!("TIMESTAMP'1970-01-01 00:00:00' + INTERVAL new.{name} MICROSECOND"),
+        Kind::Bytes => format!("UNHEX(new.{name})"),
+        _ => format!("new.{name}"),
+    }
 }
 
-fn log(event: &Event) -> (u64, u64, &str, String, String, i64) {
-    let (description, more) = say(event);
-    let details =
-        Details { attempt: event.meta.attempt, actor: &event.meta.actor, trace: event.meta.trace.as_deref(), more };
-    let details = serde_json::to_string(&details).expect("writing to memory cannot fail, and every key is text");
-    let (id, task) = (event.position.row_id(), event.first.row_id());
-    (id, task, event.change.event_type(), description, details, event.meta.at_us)
-}
-
-/// An event for people, and its small facts.
-fn say(event: &Event) -> (String, serde_json::Map<String, serde_json::Value>) {
-    let attempt = event.meta.attempt;
-    let (description, more) = match &event.change {
-        Change::Submitted(it) => {
-            (format!("submitted: {} {}", it.task_type, it.model_version), serde_json::json!({ "bytes": it.data.len() }))
-        }
-        Change::Processing(it) => (format!("attempt {attempt} began"), serde_json::json!({ "worker": it.worker })),
-        Change::Completed(it) => (
-            format!("completed by {} {}", it.task_type, it.model_version),
-            serde_json::json!({ "inference_us": it.inference_us, "batch_size": it.batch_size }),
-        ),
-        Change::Failed(it) => (
-            format!("failed: {}", it.code),
-            serde_json::json!({ "code": it.code, "message": it.message, "permanent": it.permanent }),
-        ),
-        Change::RetryScheduled(it) => (
-            format!("attempt {attempt} failed ({}); attempt {} follows", it.code, it.next_attempt),
-            serde_json::json!(it),
-        ),
-        Change::Cancelled(it) => ("cancelled".to_owned(), serde_json::json!(it)),
-        Change::DeadLettered(it) => ("put on the dead-letter list".to_owned(), serde_json::json!(it)),
-        Change::Redriven(it) => (format!("repeated as {}", it.as_task), serde_json::json!(it)),
-        Change::BatchReceived(_) | Change::Unknown(_) => (String::new(), serde_json::Value::Null),
-    };
-    let serde_json::Value::Object(more) = more else { return (cut(&description, 255), serde_json::Map::new()) };
-    (cut(&description, 255), more)
-}
-
-fn fault(event: &Event, illegal: &IllegalEvent) -> (u64, String, String, String, i64) {
-    let event_type = cut(event.change.event_type(), 64);
-    (event.position.row_id(), event.task.to_string(), event_type, cut(&illegal.to_string(), 4_096), event.meta.at_us)
-}
-
-/// The first `most` characters.
-fn cut(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
+fn list(columns: &[Column], part: impl FnMut(&Column) -> String) -> String {
+    columns.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 
 /// Runs `statement` over `rows`, as often as their size asks for.

@@ -85,6 +85,7 @@ fn define(table: &str, live: &str, checks_follow: bool) -> Option<Definition> {
     if head != format!("CREATE TABLE `{table}` (") {
         return None;
     }
+    let collation = options.split("COLLATE=").nth(1).and_then(|rest| rest.split_whitespace().next());
     let (mut kept, mut later) = (Vec::new(), Vec::new());
     for line in body.lines() {
         let line = line.trim().trim_end_matches(',');
@@ -95,7 +96,7 @@ fn define(table: &str, live: &str, checks_follow: bool) -> Option<Definition> {
         } else if line.starts_with("KEY ") || line.starts_with("FULLTEXT KEY ") || line.starts_with("SPATIAL KEY ") {
             later.push(format!("ADD {line}"));
         } else {
-            kept.push(line.to_owned());
+            kept.push(inherit_collation(line, collation));
         }
     }
     let create = format!("CREATE TABLE `{table}{FRESH}` (\n{}\n){options}", kept.join(",\n"));
@@ -105,6 +106,20 @@ fn define(table: &str, live: &str, checks_follow: bool) -> Option<Definition> {
 /// Gives a constraint the name it needs to follow the fresh table.
 fn rename(table: &str, constraint: &str) -> String {
     constraint.replacen(&format!("CONSTRAINT `{table}_"), &format!("CONSTRAINT `{table}{FRESH}_"), 1)
+}
+
+/// Takes a collation off a column that is the table's own: MySQL shows it with each column that inherits it, and would
+/// take it for the column's own if it were repeated.
+fn inherit_collation(line: &str, collation: Option<&str>) -> String {
+    let Some(collation) = collation else { return line.to_owned() };
+    let mut words = line.splitn(4, ' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(name), Some(sql_type), Some("COLLATE"), Some(rest)) if name.starts_with('`') => {
+            let (shown, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+            if shown == collation { format!("{name} {sql_type} {rest}") } else { line.to_owned() }
+        }
+        _ => line.to_owned(),
+    }
 }
 
 fn refer_to_fresh(constraint: &str) -> String {
@@ -124,12 +139,14 @@ mod tests {
     const LIVE: &str = "CREATE TABLE `task_logs` (
   `id` bigint unsigned NOT NULL,
   `details` json NOT NULL COMMENT 'a, b',
+  `event_type` varchar(32) COLLATE utf8mb4_bin NOT NULL,
+  `other` text COLLATE utf8mb4_general_ci,
   PRIMARY KEY (`id`),
   UNIQUE KEY `u` (`details`),
   KEY `task_logs_task` (`analysis_task_id`),
   CONSTRAINT `task_logs_ibfk_1` FOREIGN KEY (`analysis_task_id`) REFERENCES `analysis_tasks` (`id`),
   CONSTRAINT `task_logs_chk_1` CHECK ((`id` > 0))
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4";
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin";
 
     #[test]
     fn a_fresh_table_has_the_live_ones_columns_and_gets_its_other_keys_later() {
@@ -139,8 +156,9 @@ mod tests {
                 definition.create,
                 format!(
                     "CREATE TABLE `task_logs_rebuild` (\n`id` bigint unsigned NOT NULL,\n\
-                     `details` json NOT NULL COMMENT 'a, b',\nPRIMARY KEY (`id`),\nUNIQUE KEY `u` (`details`),\n\
-                     CONSTRAINT `{check}` CHECK ((`id` > 0))\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
+                     `details` json NOT NULL COMMENT 'a, b',\n`event_type` varchar(32) NOT NULL,\n\
+                     `other` text COLLATE utf8mb4_general_ci,\nPRIMARY KEY (`id`),\nUNIQUE KEY `u` (`details`),\n\
+                     CONSTRAINT `{check}` CHECK ((`id` > 0))\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
                 )
             );
             assert_eq!(

@@ -10,6 +10,10 @@ use sqlx::mysql::MySqlConnection;
 use super::RebuildError;
 use super::fresh::swapped;
 
+/// Locks belong to the server, so the name tells the database; a name has 64 characters at most.
+const LOCK: &str =
+    "SELECT CAST(GET_LOCK(CONCAT('insightforge_rebuild_', LEFT(SHA2(DATABASE(), 256), 32)), 0) AS SIGNED)";
+
 /// Takes the lock that only one rebuild of a database can hold. It goes with the connection: a rebuild that dies leaves
 /// nothing to clean up.
 ///
@@ -19,10 +23,7 @@ pub(super) async fn be_alone(pool: &MySqlPool) -> Result<MySqlConnection, Rebuil
     let mut connection = pool.acquire().await?.detach();
     // The connection is silent for as long as the load takes.
     sqlx::query("SET SESSION wait_timeout = 31536000").execute(&mut connection).await?;
-    let got: Option<i64> =
-        sqlx::query_scalar("SELECT CAST(GET_LOCK(CONCAT('insightforge_rebuild_', MD5(DATABASE())), 0) AS SIGNED)")
-            .fetch_one(&mut connection)
-            .await?;
+    let got: Option<i64> = sqlx::query_scalar(LOCK).fetch_one(&mut connection).await?;
     if got == Some(1) { Ok(connection) } else { Err(RebuildError::AnotherIsRunning) }
 }
 

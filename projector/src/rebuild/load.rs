@@ -1,15 +1,15 @@
 //! Folds windows of the journal into the fresh tables.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
-use insightforge_schema::event::Event;
 use sqlx::MySqlPool;
 
 use super::RebuildError;
 use super::fresh::FRESH;
 use crate::checkpoint::{self, Advance};
 use crate::fold::{Known, fold, missing};
+use crate::taken::taken_ids;
 use crate::window::{Reader, Window};
 use crate::write::{Tables, load};
 
@@ -85,7 +85,7 @@ impl Loader {
         if !checkpoint::advance(&mut transaction, FRESH, &self.owner, &advances).await? {
             return Err(RebuildError::Disturbed);
         }
-        let refused = self.taken_ids(&mut transaction, &window.events).await?;
+        let refused = taken_ids(&mut transaction, FRESH, &window.events).await?;
         for task in load(&mut transaction, FRESH, &missing(&window.events, &self.known)).await? {
             self.known.insert(task);
         }
@@ -109,34 +109,5 @@ impl Loader {
                 Advance { part: partition.0, from, to, event_us: last.map_or(0, |event| event.meta.at_us) }
             })
             .collect()
-    }
-
-    /// Row ids of `submitted` events whose task id already has another row: the first one keeps it.
-    async fn taken_ids(
-        &self,
-        connection: &mut sqlx::mysql::MySqlConnection,
-        events: &[Event],
-    ) -> Result<HashSet<u64>, sqlx::Error> {
-        let submitted: Vec<&Event> = events.iter().filter(|event| event.first == event.position).collect();
-        let mut seen: HashSet<_> = HashSet::with_capacity(submitted.len());
-        let mut refused = HashSet::new();
-        for chunk in submitted.chunks(1_000) {
-            let ids: Vec<_> = chunk.iter().map(|event| event.task).collect();
-            let taken: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
-                "SELECT t.task_id FROM JSON_TABLE(?, '$[*]' COLUMNS (
-                id CHAR(36) CHARACTER SET ascii COLLATE ascii_bin PATH '$')) wanted
-                STRAIGHT_JOIN analysis_tasks{FRESH} t ON t.task_id = wanted.id"
-            )))
-            .bind(serde_json::to_string(&ids).map_err(|error| sqlx::Error::Encode(error.into()))?)
-            .fetch_all(&mut *connection)
-            .await?;
-            seen.extend(taken.iter().filter_map(|id| id.parse::<insightforge_schema::id::TaskId>().ok()));
-        }
-        for event in submitted {
-            if !seen.insert(event.task) {
-                refused.insert(event.position.row_id());
-            }
-        }
-        Ok(refused)
     }
 }

@@ -129,7 +129,7 @@ pub enum RebuildError {
 ///
 /// # Errors
 /// [`RebuildError`]; fresh tables that were begun are dropped, by the next rebuild if this one cannot.
-pub async fn rebuild(config: &Config, deps: &Deps, tell: impl Fn(Progress)) -> Result<Report, RebuildError> {
+pub async fn rebuild(config: &Config, deps: &Deps, tell: impl Fn(Progress) + Sync) -> Result<Report, RebuildError> {
     let alone = guard::be_alone(&deps.pool).await?;
     guard::check_tables(&deps.pool).await?;
     let checkpoint = checkpoint::read(&deps.pool, config.partitions, &config.owner).await?;
@@ -156,7 +156,7 @@ async fn fill_and_swap(
     config: &Config,
     deps: &Deps,
     checkpoint: &[u64],
-    tell: &impl Fn(Progress),
+    tell: &(impl Fn(Progress) + Sync),
 ) -> Result<Report, RebuildError> {
     let began = Instant::now();
     let later = fresh::create(&deps.pool).await?;
@@ -234,7 +234,11 @@ impl Rebuild<'_> {
         compare(&self.checksums, &mut live, &mut fresh, scope).await
     }
 
-    async fn catch_up_and_swap(&mut self, report: &mut Report, tell: &impl Fn(Progress)) -> Result<(), RebuildError> {
+    async fn catch_up_and_swap(
+        &mut self,
+        report: &mut Report,
+        tell: &(impl Fn(Progress) + Sync),
+    ) -> Result<(), RebuildError> {
         for _ in 0..ROUNDS {
             let mut live = Snapshot::take(&self.deps.pool, self.config.partitions).await?;
             if self.loader.behind(&live.checkpoint) <= FEW_EVENTS {

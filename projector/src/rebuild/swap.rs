@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use insightforge_schema::id::PartitionCount;
 use sqlx::mysql::{MySqlConnection, MySqlDatabaseError};
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlPool};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlPool, Row};
 
 use super::fresh::{CHECKPOINT, FRESH, OLD, swapped};
 use crate::checkpoint::LIVE;
@@ -23,7 +23,7 @@ use crate::checkpoint::LIVE;
 /// How long a statement waits for locks before it makes way again.
 const LOCK_WAIT_S: u32 = 2;
 /// How often it is looked whether the rename queues.
-const LOOK: Duration = Duration::from_millis(2);
+const LOOK: Duration = Duration::from_millis(3);
 /// A lock was not had in time.
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 /// The servers chose this statement to break a circle.
@@ -111,14 +111,16 @@ fn rename_statement() -> String {
     format!("RENAME TABLE {}", renames.join(", "))
 }
 
-/// Whether the connection waits for a table.
+/// Whether the connection waits for a table. (`information_schema.processlist` would do, if MySQL did not fail there on
+/// other connections' binary parameters.)
 async fn queues(pool: &MySqlPool, id: u64) -> Result<bool, sqlx::Error> {
-    let state: Option<Option<String>> =
-        sqlx::query_scalar("SELECT state FROM information_schema.processlist WHERE id = ?")
-            .bind(id)
-            .fetch_optional(pool)
-            .await?;
-    Ok(state.flatten().is_some_and(|state| state.starts_with("Waiting for table metadata lock")))
+    for row in sqlx::raw_sql("SHOW PROCESSLIST").fetch_all(pool).await? {
+        let (its, state): (u64, Option<String>) = (row.try_get_unchecked("Id")?, row.try_get_unchecked("State")?);
+        if its == id {
+            return Ok(state.is_some_and(|state| state.starts_with("Waiting for table metadata lock")));
+        }
+    }
+    Ok(false)
 }
 
 async fn bound_waits(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 pub(crate) struct Stage {
     pub(crate) server: MySqlPool,
     pub(crate) database: String,
+    url: String,
     pub(crate) deps: Deps,
 }
 
@@ -33,11 +34,17 @@ impl Stage {
         let server = tables::pool(&url, 1).unwrap();
         let database = format!("t_{name}");
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&server).await.unwrap();
-        let pool = tables::pool(&format!("{}/{database}", url.trim_end_matches('/')), 4).unwrap();
+        let url = format!("{}/{database}", url.trim_end_matches('/'));
+        let pool = tables::pool(&url, 4).unwrap();
         tables::migrate(&pool).await.unwrap();
         let link = Link::new(&redis, Duration::from_secs(10)).unwrap();
         let deps = Deps { link, keys: Keys::new(&format!("t{name}")), pool, sealer: Sealer::new(&[7; 32]) };
-        Self { server, database, deps }
+        Self { server, database, url, deps }
+    }
+
+    /// Another pool of the same database.
+    pub(crate) fn pool(&self, connections: u32) -> MySqlPool {
+        tables::pool(&self.url, connections).unwrap()
     }
 
     pub(crate) fn projector(&self, owner: &str) -> (Projector, mpsc::Receiver<Vec<Delivery>>) {
