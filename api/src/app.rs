@@ -8,8 +8,11 @@ use insightforge_schema::seal::Sealer;
 use sqlx::MySqlPool;
 use tokio_util::sync::CancellationToken;
 
+use crate::backlog::Backlog;
+use crate::body::Budget;
 use crate::health::Health;
 use crate::known::KnownModels;
+use crate::submit::Submitter;
 use crate::tail::Tail;
 use crate::{Config, Deps};
 
@@ -22,6 +25,10 @@ pub struct App {
     pub sealer: Sealer,
     /// What may be asked for.
     pub(crate) models: KnownModels,
+    /// The way into the journal.
+    pub(crate) submitter: Submitter,
+    /// Memory for bodies.
+    pub(crate) budget: Budget,
     /// The journal's live end.
     pub tail: Tail,
     pub(crate) health: Health,
@@ -38,6 +45,8 @@ impl App {
         let Deps { link, keys, pool, sealer, models } = deps;
         let models = KnownModels::load(&link, &keys, models, shutdown.clone()).await?;
         let tail = Tail::start(&link, &keys, config.partitions, shutdown);
+        let backlog = Backlog::start(&link, &keys, config.partitions, config.max_backlog, shutdown);
+        let submitter = Submitter::start(&link, &keys, config.partitions, backlog);
         Ok(Arc::new(Self {
             config,
             link,
@@ -45,6 +54,8 @@ impl App {
             pool,
             sealer,
             models,
+            submitter,
+            budget: Budget::new(),
             tail,
             health: Health::default(),
             shutdown: shutdown.clone(),

@@ -23,6 +23,18 @@ problems! {
     Absent = 404,
     /// The journal no longer goes back that far
     Trimmed = 410,
+    /// The body cannot be read: `detail` says where
+    Malformed = 400,
+    /// The body came too slowly
+    TooSlow = 408,
+    /// It is not as the request presumes: `detail` says how
+    Conflict = 409,
+    /// The body is too large
+    TooLarge = 413,
+    /// The body is of a kind that is not taken here
+    Unsupported = 415,
+    /// As many tasks wait as may; `Retry-After` says when to try again
+    Backlogged = 429,
     /// A server behind this one does not answer; `Retry-After` says when to try again
     Unavailable = 503,
 }

@@ -4,6 +4,9 @@
 //!
 //! 1. [`serve`] – a connection that may not dawdle.
 //! 2. [`router`] – which handler answers which path.
+//! 3. `upload` – the whole way of one task, from `body` (what is held of it) over `sent` (its fields), `asked` and
+//!    `document` (what is wrong with them) and `idempotency` to
+//! 4. `submit` – into the journal, together with whatever else arrives, as long as `backlog` has room.
 //!
 //! Whoever waits for something to happen hears it from [`tail`].
 //!
@@ -18,25 +21,42 @@ pub mod router;
 pub mod serve;
 pub mod tail;
 
+mod analyze;
 mod ask;
+mod asked;
+mod backlog;
+mod batch;
 mod batches;
+mod body;
+mod cancel;
+mod dead_letters;
 mod deliveries;
 mod describe;
 mod docs;
+mod document;
 mod event_view;
 mod feed;
 mod find;
 mod health;
 mod history;
+mod idempotency;
 mod known;
 mod list;
 mod measure;
 mod models;
 mod params;
+mod past;
+mod prefer;
+mod redrive;
 mod request_id;
 mod result;
+mod sent;
 mod shape;
 mod show;
+mod submit;
+mod trace;
+mod upload;
+mod wait;
 
 use std::net::SocketAddr;
 

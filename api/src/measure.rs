@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 
 /// Tells the installed recorder what each figure means.
 pub fn describe_metrics() {
@@ -16,6 +16,9 @@ pub fn describe_metrics() {
         "From a request's header to its answer's header"
     );
     describe_counter!("if_events_appended_total", "Events appended to the journal, by type");
+    describe_counter!("if_uploads_refused_total", "Tasks that were in order and not taken, by reason");
+    describe_gauge!("if_backlog_tasks", "Tasks waiting or running in the whole installation, counted every second");
+    describe_histogram!("if_submit_group_size", "Tasks stored by one script call");
 }
 
 /// Counts one request. The route is the pattern, never the path: its values are few.

@@ -14,19 +14,22 @@ use utoipa::ToSchema;
 pub struct Problem {
     /// `urn:insightforge:problem:` and a stable word.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Box<str>,
     pub title: &'static str,
     pub status: u16,
     /// For people: what is wrong with this request.
     pub detail: String,
     /// The same text again, where Laravel's callers look for it.
-    pub message: String,
+    pub message: Box<str>,
     /// Every wrong field with what is wrong with it. Names are those of the request: `data`, `line`, a header's name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub errors: BTreeMap<String, Vec<String>>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub more: Option<Box<BTreeMap<&'static str, serde_json::Value>>>,
     #[serde(skip)]
     #[schema(ignore)]
-    pub retry_after_s: Option<u64>,
+    pub retry_after_s: Option<u32>,
 }
 
 impl Problem {
@@ -35,12 +38,13 @@ impl Problem {
     pub fn new(status: StatusCode, word: &str, title: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         Self {
-            kind: format!("urn:insightforge:problem:{word}"),
+            kind: format!("urn:insightforge:problem:{word}").into(),
             title,
             status: status.as_u16(),
-            message: detail.clone(),
+            message: detail.as_str().into(),
             detail,
             errors: BTreeMap::new(),
+            more: None,
             retry_after_s: None,
         }
     }
@@ -55,6 +59,13 @@ impl Problem {
         }
     }
 
+    /// Adds a member that only this kind of problem has (RFC 9457 §3.2).
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: serde_json::Value) -> Self {
+        self.more = Some(Box::new([(name, value)].into()));
+        self
+    }
+
     /// 404.
     #[must_use]
     pub fn not_found(detail: impl Into<String>) -> Self {
@@ -63,7 +74,7 @@ impl Problem {
 
     /// 429 or 503 with `Retry-After`.
     #[must_use]
-    pub fn retry_after(mut self, seconds: u64) -> Self {
+    pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }
@@ -77,7 +88,7 @@ impl Problem {
 }
 
 /// Wrong fields of one request, collected so that all are named at once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Fields(BTreeMap<String, Vec<String>>);
 
 impl Fields {
@@ -89,6 +100,21 @@ impl Fields {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether `field` is among them.
+    #[must_use]
+    pub fn names(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
+    /// Both lists as one.
+    #[must_use]
+    pub fn and(mut self, more: Self) -> Self {
+        for (field, whats) in more.0 {
+            self.0.entry(field).or_default().extend(whats);
+        }
+        self
     }
 
     /// One wrong field.

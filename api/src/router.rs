@@ -14,13 +14,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::problem::Problem;
+use crate::{analyze, batch, cancel, dead_letters, redrive, upload};
 use crate::{batches, deliveries, docs, feed, health, history, list, measure, models, request_id, result, show};
 
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);
 
 /// What callers reach. The former model server's door is part of it unless it has an address of its own.
-#[must_use]
 pub fn public(app: &Arc<App>) -> Router {
     let mut routes = outside();
     if app.config.internal_addr.is_none() {
@@ -30,7 +30,6 @@ pub fn public(app: &Arc<App>) -> Router {
 }
 
 /// What only the private network reaches: the former model server's door.
-#[must_use]
 pub fn internal(app: &Arc<App>) -> Router {
     finish(inside(), app)
 }
@@ -38,6 +37,11 @@ pub fn internal(app: &Arc<App>) -> Router {
 /// The public paths.
 fn outside() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
+        .merge(upload::routes())
+        .merge(batch::routes())
+        .merge(cancel::routes())
+        .merge(redrive::routes())
+        .merge(dead_letters::routes())
         .merge(result::routes())
         .merge(list::routes())
         .merge(show::routes())
@@ -51,7 +55,7 @@ fn outside() -> OpenApiRouter<Arc<App>> {
 
 /// The former model server's paths.
 fn inside() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(result::inside_routes())
+    OpenApiRouter::new().merge(analyze::routes()).merge(result::inside_routes())
 }
 
 /// Adds what holds for every path.

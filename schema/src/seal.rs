@@ -4,6 +4,8 @@
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
 
 const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 12;
@@ -12,6 +14,7 @@ const NONCE_BYTES: usize = 12;
 #[derive(Clone)]
 pub struct Sealer {
     cipher: Aes256Gcm,
+    digest_key: [u8; 32],
 }
 
 impl std::fmt::Debug for Sealer {
@@ -29,7 +32,18 @@ impl Sealer {
     /// From the installation's 32-byte key.
     #[must_use]
     pub fn new(key: &[u8; 32]) -> Self {
-        Self { cipher: Aes256Gcm::new(&(*key).into()) }
+        let digest_key = Sha256::new().chain_update(b"insightforge digest").chain_update(key).finalize().into();
+        Self { cipher: Aes256Gcm::new(&(*key).into()), digest_key }
+    }
+
+    /// Tells two secrets apart without keeping either: HMAC-SHA256 under a key derived from the installation's, so that
+    /// a short secret cannot be guessed from it.
+    #[must_use]
+    pub fn digest(&self, secret: &[u8]) -> [u8; 32] {
+        let mut mac =
+            <Hmac<Sha256> as KeyInit>::new_from_slice(&self.digest_key).expect("HMAC takes a key of any length");
+        mac.update(secret);
+        mac.finalize().into_bytes().into()
     }
 
     /// Seals `secret` for `context` (the task's id): it opens only there.
@@ -72,6 +86,8 @@ mod tests {
         assert_eq!(sealer.open(&sealed[..sealed.len() - 1], b"task-1"), Err(CannotOpen));
         assert_eq!(sealer.open(b"", b"task-1"), Err(CannotOpen));
         assert_ne!(sealed, sealer.seal(b"a webhook secret", b"task-1"), "a nonce is never used twice");
+        assert_ne!(sealer.digest(b"one"), sealer.digest(b"two"));
+        assert_ne!(sealer.digest(b"one"), Sealer::new(&[8; 32]).digest(b"one"));
         assert!(!sealed.windows(7).any(|window| window == b"webhook"));
     }
 }

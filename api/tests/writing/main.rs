@@ -1,0 +1,10 @@
+//! The write side through its own door: a real listener, real HTTP, a real Redis.
+
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+mod analyze;
+mod door;
+mod idempotency;
+mod refusal;
+mod slow;
+mod upload;

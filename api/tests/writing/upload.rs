@@ -1,0 +1,91 @@
+//! An upload that is in order: answered as the contract says, and in the journal with all it carried.
+
+use insightforge_schema::event::Webhook;
+use serde_json::json;
+
+use crate::door::{Answer, Door, good, good_with};
+
+#[tokio::test]
+async fn the_old_example_call_is_answered_as_ever() {
+    let door = Door::open().await;
+    let body = r#"{"data":"{\"text\":\"好消息!\"}","task_type":"sentiment_analysis","model_version":"v1.0"}"#;
+    for path in ["/api/data/upload", "/api/upload"] {
+        let answer = Answer::of(door.post(path).header("Content-Type", "application/json").body(body.to_owned())).await;
+        assert_eq!(answer.status, 202);
+        assert_eq!(answer.body["message"], "任務已接收");
+        assert_eq!(answer.body.as_object().unwrap().len(), 2);
+        assert_eq!(answer.header("location"), Some(&*format!("/api/result/{}", answer.task())));
+        assert_eq!(answer.header("idempotency-replayed"), None);
+        assert!(door.submitted_ids().await.contains(&answer.task()));
+    }
+}
+
+#[tokio::test]
+async fn an_answered_task_is_in_the_journal_with_all_it_carried() {
+    let door = Door::open().await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let upload = good_with(&[
+        ("data", json!("{ \"text\" : \"a\" }")),
+        ("user_id", json!(42)),
+        ("webhook_url", json!("https://example.com/hook")),
+        ("webhook_secret", json!("not for any log")),
+    ]);
+    let answer = Answer::of(door.post("/api/data/upload").header("traceparent", trace).json(&upload)).await;
+    let (task, submitted, event) = door.submitted().await.remove(0);
+    assert_eq!(task, answer.task());
+    assert_eq!((submitted.data.as_str(), submitted.user_id), ("{ \"text\" : \"a\" }", Some(42)));
+    let Some(Webhook { url, sealed_secret: Some(sealed) }) = submitted.webhook else { panic!("it had a webhook") };
+    assert_eq!(url, "https://example.com/hook");
+    assert_eq!(door.sealer.open(&sealed, task.0.as_bytes()).unwrap(), b"not for any log");
+    let meta = event.meta;
+    assert_eq!((meta.actor.as_str(), meta.tenant.as_str(), meta.attempt), ("api", "default", 0));
+    assert_eq!(meta.trace.as_deref(), Some(trace));
+    let untraced = Answer::of(door.post("/api/data/upload").header("traceparent", "nonsense").json(&good())).await;
+    let submitted = door.submitted().await;
+    let (.., event) = submitted.iter().find(|(task, ..)| *task == untraced.task()).unwrap();
+    assert_eq!(event.meta.trace, None);
+}
+
+#[tokio::test]
+async fn forms_of_both_kinds_are_taken() {
+    let door = Door::open().await;
+    let form = "data=%7B%22text%22%3A%22%E5%A5%BD+x%22%7D&task_type=sentiment_analysis&model_version=v1.0&_token=x";
+    let request = door.post("/api/data/upload").header("Content-Type", "application/x-www-form-urlencoded").body(form);
+    let urlencoded = Answer::of(request).await.task();
+    let part =
+        |name: &str, value: &str| format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+    let parts = [
+        part("data", "{\"text\":\"好 x\"}"),
+        part("task_type", "sentiment_analysis"),
+        part("model_version", "v1.0"),
+        "--b--\r\n".to_owned(),
+    ];
+    let request = door.post("/api/data/upload").header("Content-Type", "multipart/form-data; boundary=b");
+    let multipart = Answer::of(request.body(parts.concat())).await.task();
+    let submitted = door.submitted().await;
+    for task in [urlencoded, multipart] {
+        let (_, submitted, _) = submitted.iter().find(|(it, ..)| *it == task).unwrap();
+        assert_eq!(submitted.data, "{\"text\":\"好 x\"}");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_uploads_at_once_are_each_in_the_journal_once() {
+    let door = Door::open().await;
+    let uploads = (0..1_000).map(|number| {
+        let upload = good_with(&[("data", json!(format!("{{\"text\":\"{number}\"}}")))]);
+        async move { (number, upload) }
+    });
+    let answers = futures_util::future::join_all(uploads.map(|upload| async {
+        let (number, upload) = upload.await;
+        (number, door.upload(&upload).await.task())
+    }))
+    .await;
+    let submitted = door.submitted().await;
+    assert_eq!(submitted.len(), 1_000);
+    let by_task: std::collections::HashMap<_, _> = submitted.into_iter().map(|(task, it, _)| (task, it.data)).collect();
+    assert_eq!(by_task.len(), 1_000);
+    for (number, task) in answers {
+        assert_eq!(by_task[&task], format!("{{\"text\":\"{number}\"}}"));
+    }
+}
