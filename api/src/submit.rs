@@ -89,15 +89,14 @@ impl Submitter {
     }
 
     /// Hands over one task of many, waiting for room in the queue.
-    pub(crate) async fn hand_over(&self, submit: Submit, share: Share) -> Result<Answer, Refused> {
-        let place = self.backlog.place().ok_or(Refused::Backlog)?;
+    pub(crate) async fn hand_over(&self, submit: Submit, share: Share, place: Place) -> Result<Answer, Refused> {
         let (answer, answered) = oneshot::channel();
         let queue = self.queue(&submit);
         queue.send(Waiting { submit, answer, share, place }).await.map_err(|_| Refused::Queue)?;
         Ok(answered)
     }
 
-    /// Room for a task that is stored in another way.
+    /// Room for one more task.
     pub(crate) fn place(&self) -> Option<Place> {
         self.backlog.place()
     }

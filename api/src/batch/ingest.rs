@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::asked::{Asked, Defaults, Door, Rules};
+use crate::backlog::Place;
 use crate::batch::account::Account;
 use crate::batch::in_flight::InFlight;
 use crate::batch::line::{Content, Line, Reader};
@@ -29,7 +30,7 @@ use crate::batch::source::Source;
 use crate::body::Share;
 use crate::idempotency::Key;
 use crate::problem::{Fields, Problem};
-use crate::submit::{Answer, judge};
+use crate::submit::{Answer, Refused, judge};
 use crate::upload::{conflict, prepare, refuse};
 
 /// How much of a file is looked through before anything of it is stored.
@@ -215,7 +216,8 @@ impl Ingest {
             let submit = prepare(&self.app, asked, self.key.as_ref(), self.trace.clone(), Some(batch));
             let task = submit.task;
             let share = self.room_for(submit.event.len()).await?;
-            let answer = match self.app.submitter.hand_over(submit, share).await {
+            let place = self.place_for(task).await?;
+            let answer = match self.app.submitter.hand_over(submit, share, place).await {
                 Ok(answer) => answer,
                 Err(refused) => return Err(refuse(refused, task)),
             };
@@ -235,6 +237,17 @@ impl Ingest {
                 Ok(()) => return Ok(share),
                 Err(problem) if self.window.is_empty() => return Err(problem),
                 Err(_) => self.settle_first().await?,
+            }
+        }
+    }
+
+    /// A place in the backlog; lines on their way may give theirs back, when their tasks were there before.
+    async fn place_for(&mut self, task: TaskId) -> Result<Place, Problem> {
+        loop {
+            match self.app.submitter.place() {
+                Some(place) => return Ok(place),
+                None if self.window.is_empty() => return Err(refuse(Refused::Backlog, task)),
+                None => self.settle_first().await?,
             }
         }
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 mod analyze;
+mod batch;
 mod door;
 mod idempotency;
 mod refusal;
