@@ -19,9 +19,10 @@ need_packages() {
     as_root=(sudo)
   fi
   say "installing ${missing[*]}"
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive sh -c '
-    apt-get update -q >/dev/null && apt-get install -q -y --no-install-recommends "$@" >/dev/null' sh "${missing[@]}" \
-    || die "apt-get could not install: ${missing[*]}"
+  local said
+  said=$("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive sh -c '
+    apt-get update -q && apt-get install -q -y --no-install-recommends "$@"' sh "${missing[@]}" 2>&1) \
+    || die "apt-get could not install ${missing[*]}: $(tail -n 5 <<<"$said")"
 }
 
 need_rust() {
