@@ -9,20 +9,21 @@ need_packages() {
   for pair in "$@"; do
     command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
   done
-  ((${#missing[@]})) || return 0
-  if ! command -v apt-get >/dev/null; then
-    die "this machine has no apt; install what Debian calls: ${missing[*]}"
-  fi
-  local as_root=()
+  ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+}
+
+install_packages() {
+  local as_root=() said
+  command -v apt-get >/dev/null || die "this machine has no apt; install what Debian calls: $*"
   if (($(id -u) != 0)); then
-    command -v sudo >/dev/null || die "run as root: apt-get install ${missing[*]}"
+    command -v sudo >/dev/null || die "run as root: apt-get install $*"
     as_root=(sudo)
   fi
-  say "installing ${missing[*]}"
-  local said
+  say "installing $*"
+  # shellcheck disable=SC2016 # the inner shell fills "$@" in
   said=$("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive sh -c '
-    apt-get update -q && apt-get install -q -y --no-install-recommends "$@"' sh "${missing[@]}" 2>&1) \
-    || die "apt-get could not install ${missing[*]}: $(tail -n 5 <<<"$said")"
+    apt-get update -q && apt-get install -q -y --no-install-recommends "$@"' sh "$@" 2>&1) \
+    || die "apt-get could not install $*: $(tail -n 5 <<<"$said")"
 }
 
 need_rust() {
@@ -30,8 +31,8 @@ need_rust() {
   command -v cargo >/dev/null || die "Rust is missing; install Rust $rust_version or later (https://rustup.rs)"
   have=$(cargo --version | cut -d ' ' -f 2)
   at_least "$have" "$rust_version" || die "Rust $have is too old; install $rust_version or later (rustup update)"
-  # Some crates compile C.
-  need_packages cc=gcc
+  # Rust links with the C compiler, and some crates hold C.
+  cc -x c -o /dev/null - <<<'int main(void) { return 0; }' 2>/dev/null || install_packages gcc libc6-dev
 }
 
 need_redis() {

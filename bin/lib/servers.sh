@@ -28,7 +28,8 @@ start_mariadb() {
   mariadb_socket=$(socket_path "$folder" mariadb)
   if [[ ! -e $folder/data.complete ]]; then
     rm -rf "$folder/data"
-    mariadb-install-db --no-defaults --user="$user" --datadir="$folder/data" --skip-test-db \
+    # Forced: it must not depend on the name of this machine being known to it.
+    mariadb-install-db --no-defaults --force --user="$user" --datadir="$folder/data" --skip-test-db \
       --auth-root-authentication-method="$root" --auth-root-socket-user="$user" >"$folder/install.log" 2>&1 \
       || { complain "mariadb-install-db failed; see $folder/install.log"; return 1; }
     touch "$folder/data.complete"

@@ -27,7 +27,7 @@ prepare_newer() {
 prepare_pypi() {
   [[ $(cat "$tools/venv/.complete" 2>/dev/null) != "${pypi_packages[*]}" ]] || return 0
   say "installing ${pypi_packages[*]}"
-  python3 -c 'import ensurepip' 2>/dev/null || need_packages python-has-no-ensurepip=python3-venv
+  python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
   python3 -m venv --clear "$tools/venv" \
     && "$tools/venv/bin/pip" install --quiet --disable-pip-version-check "${pypi_packages[@]}" || return 1
   echo "${pypi_packages[*]}" >"$tools/venv/.complete"
