@@ -19,6 +19,13 @@ pub fn describe_metrics() {
     describe_counter!("if_uploads_refused_total", "Tasks that were in order and not taken, by reason");
     describe_gauge!("if_backlog_tasks", "Tasks waiting or running in the whole installation, counted every second");
     describe_histogram!("if_submit_group_size", "Tasks stored by one script call");
+    // At zero from the start: a counter that appears with its first count has not risen for Prometheus.
+    for event_type in ["submitted", "cancelled", "redriven", "batch_received"] {
+        counter!("if_events_appended_total", "type" => event_type).increment(0);
+    }
+    for reason in ["backlog", "queue", "memory", "unavailable"] {
+        counter!("if_uploads_refused_total", "reason" => reason).increment(0);
+    }
 }
 
 /// Counts one request. The route is the pattern, never the path: its values are few.
