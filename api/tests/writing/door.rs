@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use insightforge_api::{Config, Deps};
+use insightforge_projector::lag::Lag;
+use insightforge_projector::project::{Projector, Step};
+use insightforge_projector::webhook::WebhookConfig;
 use insightforge_schema::address::AddressPolicy;
 use insightforge_schema::catalogue::ModelCard;
 use insightforge_schema::event::{Change, Event, Submitted};
@@ -16,6 +19,7 @@ use insightforge_schema::seal::Sealer;
 use insightforge_schema::tables;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, MySqlPool};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Door {
@@ -25,6 +29,7 @@ pub(crate) struct Door {
     pub(crate) keys: Keys,
     pub(crate) partitions: PartitionCount,
     pub(crate) sealer: Sealer,
+    pool: MySqlPool,
     stop: CancellationToken,
 }
 
@@ -54,7 +59,22 @@ impl Door {
         Self::open_with(|_| {}).await
     }
 
+    /// With a database of its own, its tables empty.
+    pub(crate) async fn open_with_tables() -> Self {
+        let server_url = server("INSIGHTFORGE_TEST_MARIADB_URL");
+        let name = format!("if_api_{}", uuid::Uuid::new_v4().simple());
+        let server = tables::pool(&server_url, 1).unwrap();
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&server).await.unwrap();
+        let door = Self::open_on(&format!("{}/{name}", server_url.trim_end_matches('/')), |_| {}).await;
+        tables::migrate(&door.pool).await.unwrap();
+        door
+    }
+
     pub(crate) async fn open_with(set: impl FnOnce(&mut Config)) -> Self {
+        Self::open_on(&server("INSIGHTFORGE_TEST_MARIADB_URL"), set).await
+    }
+
+    async fn open_on(database_url: &str, set: impl FnOnce(&mut Config)) -> Self {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let link = Link::new(&server("INSIGHTFORGE_TEST_REDIS_URL"), Duration::from_secs(10)).unwrap();
@@ -74,7 +94,7 @@ impl Door {
         let deps = Deps {
             link: link.clone(),
             keys: keys.clone(),
-            pool: tables::pool(&server("INSIGHTFORGE_TEST_MARIADB_URL"), 2).unwrap(),
+            pool: tables::pool(database_url, 2).unwrap(),
             sealer: Sealer::new(&[7; 32]),
             models: vec![
                 card("sentiment_analysis", "v1.0"),
@@ -83,11 +103,19 @@ impl Door {
             ],
         };
         let (partitions, sealer, stop) = (config.partitions, deps.sealer.clone(), CancellationToken::new());
+        let pool = deps.pool.clone();
         let (tell, told) = tokio::sync::oneshot::channel();
         let listening = move |addr| tell.send(addr).unwrap();
         tokio::spawn(insightforge_api::run(config, deps, listening, stop.clone()));
         let addr = told.await.unwrap();
-        Self { addr, client: reqwest::Client::new(), link, keys, partitions, sealer, stop }
+        Self { addr, client: reqwest::Client::new(), link, keys, partitions, sealer, pool, stop }
+    }
+
+    /// Takes the database of [`Self::open_with_tables`] away.
+    pub(crate) async fn end(self) {
+        let mine: String = sqlx::query_scalar("SELECT DATABASE()").fetch_one(&self.pool).await.unwrap();
+        assert!(mine.starts_with("if_api_"), "{mine}");
+        sqlx::query(AssertSqlSafe(format!("DROP DATABASE {mine}"))).execute(&self.pool).await.unwrap();
     }
 
     pub(crate) fn post(&self, path: &str) -> RequestBuilder {
@@ -107,6 +135,33 @@ impl Door {
             events.extend(range);
         }
         events
+    }
+
+    /// The first task that is submitted, as soon as it is.
+    pub(crate) async fn first_task(&self) -> TaskId {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some((task, ..)) = self.submitted().await.into_iter().next() {
+                return task;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no task is submitted");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Folds the whole journal into the tables.
+    pub(crate) async fn fold(&self) {
+        let config = insightforge_projector::Config {
+            partitions: self.partitions,
+            owner: "test".to_owned(),
+            batch_events: 1_000,
+            webhook: WebhookConfig::default(),
+        };
+        let (link, keys) = (self.link.clone(), self.keys.clone());
+        let deps = insightforge_projector::Deps { link, keys, pool: self.pool.clone(), sealer: self.sealer.clone() };
+        let (handoff, _handed_over) = tokio::sync::mpsc::channel(1_000);
+        let mut projector = Projector::new(&config, &deps, handoff, Lag::new(self.partitions));
+        while !matches!(projector.step().await.unwrap(), Step::Idle) {}
     }
 
     /// Every submitted task.

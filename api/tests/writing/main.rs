@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
+mod after;
 mod analyze;
 mod batch;
 mod door;
@@ -9,3 +10,4 @@ mod idempotency;
 mod refusal;
 mod slow;
 mod upload;
+mod work;
