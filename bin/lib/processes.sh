@@ -31,20 +31,21 @@ await() {
   until "$@" >/dev/null 2>&1; do
     if ! alive "$name"; then
       complain "$name ended before it was ready; its last lines (${log_of[$name]}):"
-      last_lines "$name"
+      show_end "${log_of[$name]}"
       return 1
     fi
     if ((SECONDS >= deadline)); then
       complain "$name was not ready within $seconds s; its last lines (${log_of[$name]}):"
-      last_lines "$name"
+      show_end "${log_of[$name]}"
       return 1
     fi
     sleep 0.1
   done
 }
 
-last_lines() {
-  tail -n 15 "${log_of[$1]}" | sed 's/^/    /' >&2
+# show_end LOG: its last lines.
+show_end() {
+  tail -n 15 "$1" | sed 's/^/    /' >&2
 }
 
 # end SECONDS NAME…: SIGTERM to all of them at once, SIGKILL to what is left after SECONDS.

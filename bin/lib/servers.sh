@@ -31,7 +31,7 @@ start_mariadb() {
     # Forced: it must not depend on the name of this machine being known to it.
     mariadb-install-db --no-defaults --force --user="$user" --datadir="$folder/data" --skip-test-db \
       --auth-root-authentication-method="$root" --auth-root-socket-user="$user" >"$folder/install.log" 2>&1 \
-      || { complain "mariadb-install-db failed; see $folder/install.log"; return 1; }
+      || { complain "mariadb-install-db failed:" && show_end "$folder/install.log"; return 1; }
     touch "$folder/data.complete"
   fi
   start "$name" "$folder/mariadb.log" mariadbd --no-defaults --user="$user" --datadir="$folder/data" \
@@ -57,7 +57,7 @@ start_mysql() {
     printf '%s\n' "CREATE USER root@'127.0.0.1';" "GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;" \
       >"$folder/init.sql"
     "${server[@]}" --initialize-insecure --init-file="$folder/init.sql" >"$folder/install.log" 2>&1 \
-      || { complain "mysqld --initialize-insecure failed; see $folder/install.log"; return 1; }
+      || { complain "mysqld --initialize-insecure failed:" && show_end "$folder/install.log"; return 1; }
     touch "$folder/data.complete"
   fi
   start "$name" "$folder/mysql.log" "${server[@]}" \

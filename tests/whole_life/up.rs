@@ -5,6 +5,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -54,14 +55,15 @@ async fn up_serves_what_it_prints_keeps_its_data_and_ends_all_it_started() {
 #[tokio::test]
 async fn when_a_role_dies_up_says_which_and_ends_the_rest() {
     let folder = tempfile::tempdir().unwrap();
-    let up = Up::start(folder.path()).await;
+    let mut up = Up::start(folder.path()).await;
     let role = up.children().into_iter().find(|(_, command)| command.contains(" projector ")).unwrap();
     let kill = Command::new("kill").args(["-KILL", &role.0.to_string()]).status().await.unwrap();
     assert!(kill.success());
     let children = up.children();
-    let output = tokio::time::timeout(END, up.child.wait_with_output()).await.unwrap().unwrap();
-    let complaint = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    let status = tokio::time::timeout(END, up.child.wait()).await;
+    let complaint = up.complaint();
+    let status = status.unwrap_or_else(|_| panic!("not ended within {END:?}: {complaint}")).unwrap();
+    assert_eq!(status.code(), Some(1), "{complaint}");
     assert!(complaint.contains("projector has ended") && complaint.contains("projector.log"), "{complaint}");
     assert_gone(&children);
 }
@@ -85,6 +87,7 @@ struct Up {
     url: String,
     /// What it printed behind `ready`, by its label.
     lines: Vec<String>,
+    errors: NamedTempFile,
 }
 
 impl Up {
@@ -106,7 +109,8 @@ impl Up {
     }
 
     async fn ready(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let errors = NamedTempFile::new().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(errors.reopen().unwrap()).spawn().unwrap();
         let mut printed = BufReader::new(child.stdout.as_mut().unwrap()).lines();
         let mut lines = Vec::new();
         let read = async {
@@ -120,10 +124,14 @@ impl Up {
         };
         tokio::time::timeout(Duration::from_secs(60), read).await.expect("bin/up is ready within a minute");
         let Some(url) = lines.iter().find_map(|line| line.strip_prefix("ready ")) else {
-            let output = child.wait_with_output().await.unwrap();
-            panic!("bin/up did not get ready: {lines:?}\n{}", String::from_utf8_lossy(&output.stderr));
+            let complaint = std::fs::read_to_string(errors.path()).unwrap();
+            panic!("bin/up did not get ready: {lines:?}\n{complaint}");
         };
-        Self { url: url.to_owned(), child, lines }
+        Self { url: url.to_owned(), child, lines, errors }
+    }
+
+    fn complaint(&self) -> String {
+        std::fs::read_to_string(self.errors.path()).unwrap()
     }
 
     async fn run_line(&self, label: &str) -> String {
@@ -152,8 +160,9 @@ impl Up {
         let (children, begin) = (self.children(), Instant::now());
         assert_eq!(children.len(), 5, "two servers and three roles: {children:?}");
         terminate(self.child.id().expect("it runs")).await;
-        let ended = tokio::time::timeout(END, self.child.wait()).await.expect("bin/up ends in time").unwrap();
-        assert!(ended.success(), "{ended} after {:?}", begin.elapsed());
+        let ended = tokio::time::timeout(END, self.child.wait()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("not ended within {END:?}: {}", self.complaint())).unwrap();
+        assert!(ended.success(), "{ended} after {:?}: {}", begin.elapsed(), self.complaint());
         assert!(http().get(&self.url).send().await.is_err(), "somebody still answers");
         assert_gone(&children);
     }
