@@ -83,6 +83,16 @@ impl Link {
         Ok(Self { shared: Arc::new(Shared { client, deadline, slot }) })
     }
 
+    /// A link to the same server with a connection of its own. Redis takes from every connection that has something for it
+    /// before it flushes its log once for all of them: steps that are to share a flush come over several connections, or
+    /// together in one call.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        let slot = Mutex::new(Slot { generation: 0, connection: None });
+        let shared = Shared { client: self.shared.client.clone(), deadline: self.shared.deadline, slot };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Runs a script over `keys` (all of one hash slot). Sent again after an ambiguous failure until the deadline.
     ///
     /// # Errors

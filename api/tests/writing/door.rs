@@ -74,10 +74,20 @@ impl Door {
         Self::open_on(&server("INSIGHTFORGE_TEST_MARIADB_URL"), set).await
     }
 
-    async fn open_on(database_url: &str, set: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn open_on(database_url: &str, set: impl FnOnce(&mut Config)) -> Self {
+        let link = Link::new(&server("INSIGHTFORGE_TEST_REDIS_URL"), Duration::from_secs(10)).unwrap();
+        Self::open_between(link, database_url, set).await
+    }
+
+    /// On a Redis of the test's own, whose silence is borne for `patience`.
+    pub(crate) async fn open_on_redis(url: &str, patience: Duration) -> Self {
+        let link = Link::new(url, patience).unwrap();
+        Self::open_between(link, &server("INSIGHTFORGE_TEST_MARIADB_URL"), |_| {}).await
+    }
+
+    async fn open_between(link: Link, database_url: &str, set: impl FnOnce(&mut Config)) -> Self {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let link = Link::new(&server("INSIGHTFORGE_TEST_REDIS_URL"), Duration::from_secs(10)).unwrap();
         let keys = Keys::new(&format!("t{}", uuid::Uuid::new_v4().simple()));
         let mut config = Config {
             http_addr: "127.0.0.1:0".parse().unwrap(),

@@ -7,6 +7,7 @@ mod analyze;
 mod batch;
 mod door;
 mod idempotency;
+mod outage;
 mod refusal;
 mod slow;
 mod upload;
