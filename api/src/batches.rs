@@ -67,7 +67,7 @@ struct Counts {
 
 /// The progress of a batch upload
 #[utoipa::path(
-    get, path = "/api/batches/{batch_id}", tag = "batches",
+    get, path = "/api/batches/{batch_id}", operation_id = "getBatch", tag = "batches",
     params(("batch_id" = Uuid, Path, description = "The id from the upload's answer")),
     responses((status = 200, description = "How far it is", body = BatchProgress), Absent, Invalid, Unavailable)
 )]
@@ -198,7 +198,7 @@ pub(crate) struct ResultPage {
 ///
 /// Page by page as JSON, or with `Accept: application/x-ndjson` all of them as a stream of one JSON object a line.
 #[utoipa::path(
-    get, path = "/api/batches/{batch_id}/results", tag = "batches",
+    get, path = "/api/batches/{batch_id}/results", operation_id = "getBatchResults", tag = "batches",
     params(("batch_id" = Uuid, Path, description = "The batch"), Wanted),
     responses(
         (status = 200, description = "A page, or all lines", content(

@@ -82,7 +82,7 @@ pub(crate) struct Deliveries {
 ///
 /// Empty while the task runs, and for a task that nobody wants to be told about.
 #[utoipa::path(
-    get, path = "/api/webhooks/deliveries", tag = "webhooks", params(Wanted),
+    get, path = "/api/webhooks/deliveries", operation_id = "listDeliveries", tag = "webhooks", params(Wanted),
     responses((status = 200, description = "One an endpoint", body = Deliveries), Invalid, Unavailable)
 )]
 pub(crate) async fn deliveries(

@@ -31,10 +31,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
             `errors`; `type` is stable.",
         license(name = "MIT", identifier = "MIT")
     ),
+    components(schemas(crate::problem::Problem)),
     tags(
         (name = "upload", description = "Work comes in"),
         (name = "results", description = "What became of it"),
         (name = "tasks", description = "Look at tasks, and act on them"),
+        (name = "dead letters", description = "Tasks that failed for good, and how they get another try"),
         (name = "batches", description = "Many tasks in one upload"),
         (name = "journal", description = "Everything that happened, in order"),
         (name = "models", description = "What can be asked for, and who answers"),

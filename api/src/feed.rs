@@ -95,7 +95,7 @@ pub(crate) struct Feed {
 /// Every event is given once to a reader that passes on `next`. Nothing is lost between two requests; with `wait` the answer
 /// is held back until there is something. A filter may give empty answers that move on: go on with `next`.
 #[utoipa::path(
-    get, path = "/api/events", tag = "journal", params(Wanted),
+    get, path = "/api/events", operation_id = "readJournal", tag = "journal", params(Wanted),
     responses((status = 200, description = "Events after the cursor", body = Feed), Invalid, Trimmed, Unavailable)
 )]
 pub(crate) async fn events(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<Feed>, Problem> {

@@ -47,7 +47,7 @@ pub(crate) struct Health {
 }
 
 /// This process answers
-#[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, description = "It does", body = String)))]
+#[utoipa::path(get, path = "/livez", operation_id = "isLive", tag = "health", responses((status = 200, description = "It does", body = String)))]
 pub(crate) async fn livez() -> &'static str {
     "ok"
 }
@@ -56,7 +56,7 @@ pub(crate) async fn livez() -> &'static str {
 ///
 /// It can while Redis answers. An outage of MySQL is shown, and stops only folding and old reads.
 #[utoipa::path(
-    get, path = "/readyz", tag = "health",
+    get, path = "/readyz", operation_id = "isReady", tag = "health",
     responses(
         (status = 200, description = "It can", body = Servers),
         (status = 503, description = "Redis does not answer", body = Servers)
@@ -73,7 +73,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Ser
 /// `ok`; `degraded` when work is accepted but something needs a look, which `problems` says in words; `down` when no work is
 /// accepted.
 #[utoipa::path(
-    get, path = "/api/health", tag = "health",
+    get, path = "/api/health", operation_id = "getHealth", tag = "health",
     responses(
         (status = 200, description = "`ok` or `degraded`", body = Report),
         (status = 503, description = "`down`", body = Report)

@@ -67,7 +67,7 @@ pub(crate) struct History {
 ///
 /// Every event from its submission on, oldest first, including those that are not in the tables yet.
 #[utoipa::path(
-    get, path = "/api/tasks/{task_id}/events", tag = "tasks",
+    get, path = "/api/tasks/{task_id}/events", operation_id = "getTaskHistory", tag = "tasks",
     params(("task_id" = uuid::Uuid, Path, description = "The task"), Part),
     responses((status = 200, description = "A page of the history", body = History), Absent, Invalid, Unavailable)
 )]

@@ -98,7 +98,7 @@ pub(crate) struct TaskPage {
 /// Lists what has been folded into the tables, usually within milliseconds of the upload's answer; a single task is visible at
 /// once under `/api/tasks/{task_id}`.
 #[utoipa::path(
-    get, path = "/api/tasks", tag = "tasks", params(Filter),
+    get, path = "/api/tasks", operation_id = "listTasks", tag = "tasks", params(Filter),
     responses((status = 200, description = "A page", body = TaskPage), Invalid, Unavailable)
 )]
 pub(crate) async fn tasks(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<TaskPage>, Problem> {

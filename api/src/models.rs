@@ -44,7 +44,7 @@ pub(crate) struct Models {
 
 /// The models that can be asked for
 #[utoipa::path(
-    get, path = "/api/models", tag = "models",
+    get, path = "/api/models", operation_id = "listModels", tag = "models",
     responses((status = 200, description = "By task type and version", body = Models))
 )]
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<Models> {
@@ -82,7 +82,7 @@ pub(crate) struct Card {
 
 /// The card of a model
 #[utoipa::path(
-    get, path = "/api/models/{task_type}/{version}", tag = "models",
+    get, path = "/api/models/{task_type}/{version}", operation_id = "getModel", tag = "models",
     params(
         ("task_type" = String, Path, example = "sentiment_analysis"),
         ("version" = String, Path, example = "v1.0")
@@ -122,7 +122,7 @@ pub(crate) struct Analyzers {
 
 /// The analyzers that are alive
 #[utoipa::path(
-    get, path = "/api/analyzers", tag = "models",
+    get, path = "/api/analyzers", operation_id = "listAnalyzers", tag = "models",
     responses((status = 200, description = "By name", body = Analyzers), Unavailable)
 )]
 pub(crate) async fn analyzers(State(app): State<Arc<App>>) -> Result<Json<Analyzers>, Problem> {

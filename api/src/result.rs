@@ -71,7 +71,7 @@ impl From<Found> for TaskResult {
 /// A task is visible from the moment its upload was answered. The answer comes from Redis while the task runs and for 100 s
 /// after its end, then from the tables.
 #[utoipa::path(
-    get, path = "/api/result/{task_id}", tag = "results",
+    get, path = "/api/result/{task_id}", operation_id = "getResult", tag = "results",
     params(("task_id" = uuid::Uuid, Path, description = "The id from the upload's answer")),
     responses((status = 200, description = "The task as it stands now", body = TaskResult), Absent, Invalid, Unavailable)
 )]
@@ -100,7 +100,7 @@ pub(crate) struct CachedTask {
 ///
 /// Known while it runs and for 100 s after its end.
 #[utoipa::path(
-    get, path = "/result/{task_id}", tag = "model server",
+    get, path = "/result/{task_id}", operation_id = "getCachedTask", tag = "model server",
     params(("task_id" = uuid::Uuid, Path, description = "The id that was given to `/analyze`")),
     responses((status = 200, description = "The task as it stands now", body = CachedTask), Absent, Unavailable)
 )]

@@ -134,7 +134,7 @@ impl Links {
 /// Put together from the live record and the tables: the record says where the task stands, the tables remember what the
 /// record does not keep.
 #[utoipa::path(
-    get, path = "/api/tasks/{task_id}", tag = "tasks",
+    get, path = "/api/tasks/{task_id}", operation_id = "getTask", tag = "tasks",
     params(("task_id" = uuid::Uuid, Path, description = "The task")),
     responses((status = 200, description = "The task", body = TaskDetail), Absent, Invalid, Unavailable)
 )]

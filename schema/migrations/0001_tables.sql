@@ -36,6 +36,8 @@ CREATE TABLE analysis_tasks (
     UNIQUE KEY analysis_tasks_task_id (task_id),
     KEY analysis_tasks_created (created_at, id),
     KEY analysis_tasks_status (status, created_at, id),
+    KEY analysis_tasks_type (task_type, model_version, created_at, id),
+    KEY analysis_tasks_error (error_code, created_at, id),
     KEY analysis_tasks_batch (batch_id, batch_line),
     CONSTRAINT analysis_tasks_chk_1
         CHECK (status IN ('pending', 'processing', 'completed', 'failed', 'cancelled'))

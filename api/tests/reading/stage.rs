@@ -1,7 +1,19 @@
 //! An installation of its own for every test, and the lives of tasks in it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use insightforge_api::app::App;
+use insightforge_api::{Config, Deps, router};
+use insightforge_projector::lag::Lag;
+use insightforge_projector::project::{Projector, Step};
+use insightforge_projector::webhook::{Delivery, Endpoint, Secret, WebhookConfig};
+use insightforge_schema::address::AddressPolicy;
+use insightforge_schema::catalogue::ModelCard;
 use insightforge_schema::event::{
     BatchLine, Cancelled, Change, Completed, DeadLettered, Failed, Meta, Processing, Submitted, Webhook, encode, now_us,
 };
@@ -9,6 +21,13 @@ use insightforge_schema::id::{Partition, PartitionCount, TaskId};
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
 use insightforge_schema::script::{self, Cancellation, Context, Finish, Held, Start, Started, Submission, Submit};
+use insightforge_schema::seal::Sealer;
+use insightforge_schema::tables;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, MySqlPool};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 pub(crate) fn redis_url() -> String {
     std::env::var("INSIGHTFORGE_TEST_REDIS_URL").expect("INSIGHTFORGE_TEST_REDIS_URL must name a server for the tests")
@@ -169,3 +188,163 @@ fn submit(asked: &Asked) -> Submit {
 fn meta(actor: &str, attempt: u32) -> Meta {
     Meta { at_us: now_us(), tenant: "default".to_owned(), actor: actor.to_owned(), attempt, trace: None }
 }
+
+/// A whole door: a journal, a database of its own, the real projector, and what callers reach.
+pub(crate) struct Stage {
+    pub(crate) journal: Journal,
+    pub(crate) app: Arc<App>,
+    pub(crate) pool: MySqlPool,
+    pub(crate) shutdown: CancellationToken,
+    router: Router,
+    projector: tokio::sync::Mutex<(Projector, mpsc::Receiver<Vec<Delivery>>)>,
+    server: MySqlPool,
+    database: String,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+}
+
+impl Stage {
+    pub(crate) async fn new(variable: &str) -> Self {
+        let url = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} must name a server for the tests"));
+        let server = tables::pool(&url, 1).unwrap();
+        let database = format!("t_{}", uuid::Uuid::new_v4().simple());
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&server).await.unwrap();
+        let url = format!("{}/{database}", url.trim_end_matches('/'));
+        let pool = tables::pool(&url, 4).unwrap();
+        tables::migrate(&pool).await.unwrap();
+        let journal = Journal::new();
+        let projector = projector(&journal, &pool);
+        let reading = tables::reading_pool(&url, 4).unwrap();
+        let shutdown = CancellationToken::new();
+        let app = app(&journal, reading, &shutdown).await;
+        let router = router::public(&app);
+        Self { journal, app, pool, shutdown, router, projector: projector.into(), server, database }
+    }
+
+    /// Folds what is in the journal.
+    pub(crate) async fn fold(&self) {
+        let mut projector = self.projector.lock().await;
+        while let Step::Folded(_) = projector.0.step().await.unwrap() {}
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[]).await
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(header::HeaderName, &str)]) -> Answer {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        ask(&self.router, request.body(Body::empty()).unwrap()).await
+    }
+
+    /// The JSON of an answer that is 200.
+    pub(crate) async fn read(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text);
+        answer.json()
+    }
+
+    /// The same door with another road to the database.
+    pub(crate) async fn with_pool(&self, pool: MySqlPool) -> Router {
+        router::public(&app(&self.journal, pool, &self.shutdown).await)
+    }
+
+    pub(crate) async fn end(self) {
+        self.shutdown.cancel();
+        self.app.pool.close().await;
+        self.pool.close().await;
+        sqlx::query(AssertSqlSafe(format!("DROP DATABASE {}", self.database))).execute(&self.server).await.unwrap();
+    }
+}
+
+pub(crate) async fn ask(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: head.status, headers: head.headers, text: String::from_utf8_lossy(&body).into_owned() }
+}
+
+async fn app(journal: &Journal, pool: MySqlPool, shutdown: &CancellationToken) -> Arc<App> {
+    let config = Config {
+        http_addr: ([127, 0, 0, 1], 0).into(),
+        internal_addr: None,
+        partitions: journal.partitions,
+        max_backlog: 1_000,
+        max_body_bytes: 1 << 20,
+        max_batch_bytes: 1 << 24,
+        wait_limit_s: 20,
+        addresses: AddressPolicy::parse("").unwrap(),
+        version: "0.0.0-test",
+    };
+    let deps = Deps {
+        link: journal.link.clone(),
+        keys: journal.keys.clone(),
+        pool,
+        sealer: Sealer::new(&[7; 32]),
+        models: vec![card("sentiment_analysis"), card("named_entity_recognition")],
+    };
+    App::new(config, deps, shutdown).await.unwrap()
+}
+
+pub(crate) fn card(task_type: &str) -> ModelCard {
+    ModelCard {
+        task_type: task_type.to_owned(),
+        version: "v1.0".to_owned(),
+        name: "words".to_owned(),
+        description: "counts words".to_owned(),
+        languages: vec!["zh-TW".to_owned(), "en".to_owned()],
+        limits: "irony".to_owned(),
+        input_schema: serde_json::json!({ "type": "object" }),
+        output_schema: serde_json::json!({ "type": "object" }),
+    }
+}
+
+fn projector(journal: &Journal, pool: &MySqlPool) -> (Projector, mpsc::Receiver<Vec<Delivery>>) {
+    let endpoint = Endpoint {
+        name: "default".to_owned(),
+        url: "http://127.0.0.1:9/".to_owned(),
+        secret: Secret::new("0123456789abcdef"),
+        legacy_header: true,
+    };
+    let config = insightforge_projector::Config {
+        partitions: journal.partitions,
+        owner: "test".to_owned(),
+        batch_events: 4_000,
+        webhook: WebhookConfig { endpoints: vec![endpoint], ..WebhookConfig::default() },
+    };
+    let deps = insightforge_projector::Deps {
+        link: journal.link.clone(),
+        keys: journal.keys.clone(),
+        pool: pool.clone(),
+        sealer: Sealer::new(&[7; 32]),
+    };
+    let (handoff, handed_over) = mpsc::channel(4);
+    (Projector::new(&config, &deps, handoff, Lag::new(journal.partitions)), handed_over)
+}
+
+/// Each test once a database server.
+macro_rules! on_each_server {
+    ($($test:ident),* $(,)?) => {
+        mod on_mariadb {
+            $(#[tokio::test] async fn $test() { super::$test($crate::stage::Stage::new("INSIGHTFORGE_TEST_MARIADB_URL").await).await })*
+        }
+        mod on_mysql {
+            $(#[tokio::test] async fn $test() { super::$test($crate::stage::Stage::new("INSIGHTFORGE_TEST_MYSQL_URL").await).await })*
+        }
+    };
+}
+pub(crate) use on_each_server;
