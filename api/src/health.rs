@@ -394,7 +394,8 @@ mod tests {
         assert_eq!(judge(|_| ()), (Overall::Ok, String::new()));
         let outage = "MySQL does not answer: work is accepted, folding and old reads wait";
         assert_eq!(judge(|it| (it.mysql, it.projector) = (down, None)), (Overall::Degraded, outage.to_owned()));
-        let cases: [(fn(&mut Components), &str); 5] = [
+        type Change = fn(&mut Components);
+        let cases: [(Change, &str); 5] = [
             (|it| it.projector = Some(Projector { lag_events: 9, lag_seconds: 31.0 }), "9 events and 31 s behind"),
             (|it| it.projector = None, "lag is not known"),
             (|it| it.analyzers = Some(Analyzers { alive: 0, by_task_type: BTreeMap::new() }), "no analyzer is alive"),

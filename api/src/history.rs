@@ -33,7 +33,7 @@ use crate::shape::utc;
 const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MOST: u32 = 500;
 /// How far behind the checkpoint one request searches, in events of the partition.
-const SEARCH_MOST: u64 = 20_000;
+const SEARCH_MOST: u64 = 10_000;
 const SEARCH_STEP: usize = 1_000;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {

@@ -120,8 +120,8 @@ async fn fill(stage: &Stage) {
     sqlx::query("ANALYZE TABLE analysis_tasks").execute(&stage.pool).await.unwrap();
 }
 
-/// How many rows the server touches for a page.
-async fn touched(stage: &Stage, path: &str) -> u64 {
+/// How many rows the server touches for a page, as far as it is more than `few`.
+async fn touched(stage: &Stage, path: &str, few: u64) -> u64 {
     let reads = async || {
         let rows = sqlx::query("SHOW GLOBAL STATUS LIKE 'Handler_read%'").fetch_all(&stage.pool).await.unwrap();
         rows.iter().map(|row| row.get::<String, _>(1).parse::<u64>().unwrap()).sum::<u64>()
@@ -132,6 +132,9 @@ async fn touched(stage: &Stage, path: &str) -> u64 {
         let before = reads().await;
         stage.read(path).await;
         least = least.min(reads().await - before);
+        if least < few {
+            break;
+        }
     }
     least
 }
@@ -157,7 +160,7 @@ async fn a_page_costs_a_page_however_many_tasks_there_are(stage: Stage) {
         "batch_id=11111111-1111-4111-8111-111111111111",
         "from=2026-01-01T02:00:00Z&to=2026-01-01T03:00:00Z",
     ] {
-        let rows = touched(&stage, &format!("/api/tasks?limit=50&{query}")).await;
+        let rows = touched(&stage, &format!("/api/tasks?limit=50&{query}"), 5_000).await;
         assert!(rows < 5_000, "{query}: {rows} rows of 60,000 were touched");
     }
     stage.end().await;

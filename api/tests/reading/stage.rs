@@ -82,6 +82,12 @@ impl Asked {
         self
     }
 
+    /// With an id that lives in `partition`.
+    pub(crate) fn placed(mut self, partition: Partition, partitions: PartitionCount) -> Self {
+        self.task = TaskId::new_in(partition, partitions);
+        self
+    }
+
     fn lane(&self) -> Lane {
         Lane::new(&self.submitted.task_type, &self.submitted.model_version)
     }
