@@ -8,12 +8,13 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::BytesMut;
 use http_body_util::BodyExt;
+use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
 
 /// All bodies held at once, in KiB.
-const BUDGET_KIB: usize = 64 * 1024;
+const BUDGET_KIB: usize = 32 * 1024;
 /// A body may take this long, and longer at the slowest rate that is still served.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SLOWEST_BYTES_PER_S: u64 = 8 * 1024;
@@ -62,7 +63,9 @@ pub(crate) async fn read(budget: &Budget, headers: &HeaderMap, body: Body, limit
     let mut bytes = Bytes::new();
     let mut more = BytesMut::new();
     while let Some(chunk) = incoming.next().await? {
-        budget.take(&mut share, chunk.len())?;
+        budget.take(&mut share, chunk.len()).inspect_err(|_| {
+            counter!("if_uploads_refused_total", "reason" => "bodies").increment(1);
+        })?;
         // Most bodies come in one piece, which is then not copied.
         if bytes.is_empty() {
             bytes = chunk;

@@ -77,7 +77,7 @@ pub(crate) struct TaskIdText(TaskId);
 
 /// Accept one task
 ///
-/// Answered once the task is safely in the journal. Takes JSON or a form.
+/// Answered once the task is safely in the journal. Takes JSON or a form. Also at `/api/upload`.
 #[utoipa::path(
     post,
     path = "/api/data/upload",

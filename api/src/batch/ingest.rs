@@ -176,7 +176,7 @@ impl Ingest {
             self.reader.push(&piece, &mut lines).map_err(|bad| self.of_no_use(bad.0))?;
             let good = self.check(std::mem::take(&mut lines));
             self.store(good).await?;
-            rest = self.source.next().await?;
+            rest = self.next().await?;
             if rest.is_none() {
                 self.reader.finish(&mut lines).map_err(|bad| self.of_no_use(bad.0))?;
                 self.account.ignored_fields = self.source.finish().await?;
@@ -185,6 +185,15 @@ impl Ingest {
             }
         }
         Ok(())
+    }
+
+    /// The next piece, unless this process is told to stop: then the batch ends here, in order.
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let stop = self.app.shutdown.clone();
+        stop.run_until_cancelled(self.source.next()).await.unwrap_or_else(|| {
+            let detail = "this process is being stopped; what follows of the file was not read";
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "Stopping", detail).retry_after(1))
+        })
     }
 
     /// Keeps the lines that are in order; the others are rejected.

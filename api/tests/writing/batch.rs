@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use insightforge_schema::event::Change;
 use insightforge_schema::id::TaskId;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::door::{Answer, Door};
@@ -276,6 +276,23 @@ async fn a_broken_upload_without_a_key_is_closed_with_what_had_come() {
     // Another upload goes its whole way meanwhile.
     lines(&door, "{\"text\":\"a\"}").await.counts();
     assert_eq!(door.submitted_ids().await.len(), 1, "less than its head had come: nothing of it is stored");
+}
+
+#[tokio::test]
+async fn a_process_that_is_stopped_ends_its_batches_in_order() {
+    let door = Door::open().await;
+    let file = two_thousand_lines();
+    let mut connection = begin(&door, None, &file[..file.len() * 3 / 4]).await;
+    until(&door, "lines are stored while the file comes in", async |door| door.submitted_ids().await.len() > 1_000)
+        .await;
+    door.stop();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"batch\":{"), "{answer:.200}");
+    let stored = door.submitted_ids().await.len() as u32;
+    assert_eq!(closings(&door).await, [(stored, 0)]);
+    assert!(answer.contains(&format!("\"accepted\":{stored},")));
 }
 
 #[tokio::test]

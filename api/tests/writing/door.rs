@@ -121,6 +121,11 @@ impl Door {
         Self { addr, client: reqwest::Client::new(), link, keys, partitions, sealer, pool, stop }
     }
 
+    /// As by SIGTERM.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Takes the database of [`Self::open_with_tables`] away.
     pub(crate) async fn end(self) {
         let mine: String = sqlx::query_scalar("SELECT DATABASE()").fetch_one(&self.pool).await.unwrap();

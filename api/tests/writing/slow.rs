@@ -65,3 +65,17 @@ async fn a_body_that_stops_is_not_waited_for() {
     assert!((13..25).contains(&took.as_secs()), "{took:?}");
     assert_eq!(door.events().await.len(), 0);
 }
+
+#[tokio::test]
+async fn who_asks_before_sending_too_much_is_answered_at_once() {
+    let door = Door::open().await;
+    let began = Instant::now();
+    let mut connection = TcpStream::connect(door.addr).await.unwrap();
+    let head = "POST /api/data/upload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        Expect: 100-continue\r\nContent-Length: 10000000\r\n\r\n";
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    connection.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    assert!(began.elapsed() < Duration::from_secs(4));
+}

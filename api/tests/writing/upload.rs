@@ -89,3 +89,26 @@ async fn a_thousand_uploads_at_once_are_each_in_the_journal_once() {
         assert_eq!(by_task[&task], format!("{{\"text\":\"{number}\"}}"));
     }
 }
+
+#[tokio::test]
+async fn the_write_side_is_in_the_api_description() {
+    let door = Door::open().await;
+    let description = Answer::of(door.client.get(format!("http://{}/api/openapi.json", door.addr))).await.body;
+    for (path, method) in [
+        ("/api/data/upload", "post"),
+        ("/api/data/upload/batch", "post"),
+        ("/analyze", "post"),
+        ("/api/tasks/{task_id}/cancel", "post"),
+        ("/api/tasks/{task_id}/retry", "post"),
+        ("/api/dead-letters", "get"),
+        ("/api/dead-letters/{task_id}/redrive", "post"),
+    ] {
+        let operation = &description["paths"][path][method];
+        assert!(operation["summary"].is_string(), "{path}");
+        assert!(operation["responses"]["503"]["content"]["application/problem+json"].is_object(), "{path}");
+    }
+    let upload = &description["paths"]["/api/data/upload"]["post"];
+    for media in ["application/json", "application/x-www-form-urlencoded", "multipart/form-data"] {
+        assert!(upload["requestBody"]["content"][media].is_object(), "{media}");
+    }
+}
