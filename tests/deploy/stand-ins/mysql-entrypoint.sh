@@ -7,11 +7,6 @@ set -euo pipefail
 data=/var/lib/mysql
 run=/var/run/mysqld
 
-# The name and the meaning are the official image's; scripts in /docker-entrypoint-initdb.d use it.
-docker_process_sql() {
-  MYSQL_PWD=$MYSQL_ROOT_PASSWORD mysql --protocol=socket --socket="$run/mysqld.sock" --user=root "$@"
-}
-
 without_password() {
   mysql --protocol=socket --socket="$run/mysqld.sock" --user=root "$@"
 }
