@@ -38,7 +38,7 @@ async fn every_role_told_to_stop_under_load_ends_in_time_and_nothing_is_lost() {
 async fn every_role_killed_under_load_loses_nothing() {
     let mut installation = Installation::migrated(Database::MariaDb).await;
     // The silent holder's tasks are taken over after this time.
-    installation.settings.push(("INSIGHTFORGE_LEASE_MS", "2000".to_owned()));
+    installation.settings.push(("INSIGHTFORGE_LEASE_MS", "3000".to_owned()));
     for role in ROLES {
         installation.start(role).await;
     }

@@ -47,7 +47,7 @@ impl Role {
 
     async fn wait_until_ready(&mut self) {
         let (http, url) = (crate::caller::http(), format!("http://{}/readyz", self.metrics));
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("{} ended with {status} before it was ready:\n{}", self.name, self.log());
@@ -55,7 +55,7 @@ impl Role {
             if http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{} was not ready within 30 s:\n{}", self.name, self.log());
+            assert!(Instant::now() < deadline, "{} was not ready within a minute:\n{}", self.name, self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -94,8 +94,8 @@ pub(crate) async fn terminate(pid: u32) {
 
 /// Runs a command of the program to its end.
 pub(crate) async fn run(settings: &Settings, arguments: &[&str]) -> Output {
-    let ended = tokio::time::timeout(Duration::from_secs(60), program(settings).args(arguments).output()).await;
-    ended.unwrap_or_else(|_| panic!("{arguments:?} did not end within a minute")).unwrap()
+    let ended = tokio::time::timeout(Duration::from_secs(120), program(settings).args(arguments).output()).await;
+    ended.unwrap_or_else(|_| panic!("{arguments:?} did not end within two minutes")).unwrap()
 }
 
 /// Runs a command that must succeed; what it printed.

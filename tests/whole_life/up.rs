@@ -122,7 +122,7 @@ impl Up {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), read).await.expect("bin/up is ready within a minute");
+        tokio::time::timeout(Duration::from_secs(120), read).await.expect("bin/up is ready within two minutes");
         let Some(url) = lines.iter().find_map(|line| line.strip_prefix("ready ")) else {
             let complaint = std::fs::read_to_string(errors.path()).unwrap();
             panic!("bin/up did not get ready: {lines:?}\n{complaint}");
