@@ -22,7 +22,8 @@ const MAX_BYTES: u64 = 8 << 20;
 const SELECT_DUE: &str = "\
 SELECT id, endpoint, CAST(LENGTH(body) AS UNSIGNED) AS bytes,
     EXISTS (SELECT 1 FROM analysis_tasks t WHERE t.id = webhook_outbox.analysis_task_id) AS has_task
-FROM webhook_outbox WHERE state = ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
+FROM webhook_outbox FORCE INDEX (webhook_outbox_due)
+WHERE state = ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
 
 const LEASE: &str = "\
 UPDATE JSON_TABLE(?, '$[*]' COLUMNS (

@@ -85,7 +85,9 @@ impl Deliverer {
                         // A full channel may have turned others away; they are in the table.
                         self.next_claim = Instant::now();
                     }
-                    batches.drain(..).flatten().for_each(|delivery| self.take_in(delivery));
+                    for delivery in batches.drain(..).flatten() {
+                        self.take_in(delivery);
+                    }
                 }
                 Some(ended) = self.in_flight.join_next() => {
                     self.pass_on(ended);
@@ -103,16 +105,22 @@ impl Deliverer {
         self.stop(handed_over).await;
     }
 
-    /// Finds the delivery's lane, and room in it.
-    fn take_in(&mut self, delivery: Delivery) {
-        match self.courier.route(delivery) {
-            Ok(job) => {
-                let (lane, proven) = (job.lane.clone(), job.is_configured());
-                if let Err(spilled) = self.lanes.admit(&lane, job, proven, std::time::Instant::now()) {
-                    self.put_off(spilled);
-                }
+    /// Finds the delivery's lane, and room in it; `false` when it had to be put off.
+    fn take_in(&mut self, delivery: Delivery) -> bool {
+        let job = match self.courier.route(delivery) {
+            Ok(job) => job,
+            Err(attempted) => {
+                self.record(Record::Attempted(attempted));
+                return true;
             }
-            Err(attempted) => self.record(Record::Attempted(attempted)),
+        };
+        let (lane, proven) = (job.lane.clone(), job.is_configured());
+        match self.lanes.admit(&lane, job, proven, std::time::Instant::now()) {
+            Ok(()) => true,
+            Err(spilled) => {
+                self.put_off(spilled);
+                false
+            }
         }
     }
 
@@ -164,10 +172,14 @@ impl Deliverer {
         match claimed.expect("a claim does not panic and is not aborted before the loop has ended") {
             Ok(Claimed { deliveries, more }) => {
                 self.failed_claims = 0;
+                let claimed = deliveries.len();
+                let put_off =
+                    deliveries.into_iter().map(|delivery| self.take_in(delivery)).filter(|kept| !kept).count();
                 if more {
-                    self.next_claim = Instant::now();
+                    // The more of it had to go back, the less sense there is in taking more.
+                    let share = put_off as f64 / claimed.max(1) as f64;
+                    self.next_claim = Instant::now() + self.config.poll.mul_f64(share);
                 }
-                deliveries.into_iter().for_each(|delivery| self.take_in(delivery));
             }
             Err(error) => {
                 self.failed_claims = self.failed_claims.saturating_add(1);
@@ -212,8 +224,10 @@ impl Deliverer {
                     None => folding = false,
                 },
                 Some(ended) = self.in_flight.join_next() => self.pass_on(ended),
-                Some(Ok(Ok(claimed))) = self.claims.join_next() => {
-                    claimed.deliveries.into_iter().for_each(|delivery| self.hand_back(delivery));
+                Some(claimed) = self.claims.join_next() => {
+                    // One that failed or was aborted brought nothing.
+                    let brought = claimed.map_or(Vec::new(), |claimed| claimed.unwrap_or_default().deliveries);
+                    brought.into_iter().for_each(|delivery| self.hand_back(delivery));
                 }
                 () = &mut deadline, if !self.hurry.is_cancelled() => {
                     // Leases cover what the fold or a claim still brings.

@@ -51,15 +51,20 @@ pub(super) struct Meters {
 
 impl Meters {
     pub(super) fn new() -> Self {
-        let attempts = |outcome: Verdict| counter!("if_webhook_attempts_total", "outcome" => outcome.as_str());
+        // A counter that begins at its first event hides that event from `rate()`.
+        let zero = |counter: Counter| {
+            counter.increment(0);
+            counter
+        };
+        let attempts = |outcome: Verdict| zero(counter!("if_webhook_attempts_total", "outcome" => outcome.as_str()));
         Self {
             delivered: attempts(Verdict::Delivered),
             retry: attempts(Verdict::Retry(Duration::ZERO)),
             gave_up: attempts(Verdict::GaveUp),
             blocked: attempts(Verdict::Blocked),
             duration: histogram!("if_webhook_attempt_duration_seconds"),
-            postponed: counter!("if_webhook_postponed_total"),
-            leases_lost: counter!("if_webhook_leases_lost_total"),
+            postponed: zero(counter!("if_webhook_postponed_total")),
+            leases_lost: zero(counter!("if_webhook_leases_lost_total")),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What one receiver does must not be felt by another.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use insightforge_projector::webhook::WebhookConfig;
 use insightforge_projector::webhook::schedule::Schedule;
@@ -9,31 +9,25 @@ use crate::receiver::{Receiver, Reply};
 use crate::stage::{Stage, eventually};
 use crate::targets::resolving_to;
 
-const HEALTHY: usize = 300;
+/// Longer than a test: what hangs holds its place to the end.
+const NEVER: Duration = Duration::from_secs(120);
+
+fn patient(config: WebhookConfig) -> WebhookConfig {
+    WebhookConfig { total_timeout: NEVER, lease: NEVER * 2, drain: Duration::from_millis(200), ..config }
+}
 
 pub(crate) async fn a_hung_endpoint_costs_a_healthy_one_nothing(stage: &Stage) {
-    let alone = Receiver::start(|_| Reply::Status(204)).await;
     let healthy = Receiver::start(|_| Reply::Status(204)).await;
     let hung = Receiver::start(|_| Reply::Held(204)).await;
-    let endpoints = [("alone", alone.url()), ("healthy", healthy.url()), ("hung", hung.url())];
-    let config = WebhookConfig { concurrency: 64, per_endpoint: 16, ..Stage::config(&endpoints) };
-
-    stage.add_many("alone", HEALTHY).await;
-    let sender = stage.start(config.clone());
-    let began = Instant::now();
-    alone.received(HEALTHY).await;
-    let undisturbed = began.elapsed();
-    sender.stop().await;
-
-    stage.add_many("hung", HEALTHY).await;
-    stage.add_many("healthy", HEALTHY).await;
-    let sender = stage.start(WebhookConfig { drain: Duration::from_millis(200), ..config });
-    let began = Instant::now();
-    healthy.received(HEALTHY).await;
-    let disturbed = began.elapsed();
-    // Far below the 15 s that each hung delivery holds its place.
-    assert!(disturbed < undisturbed * 2 + Duration::from_secs(2), "{disturbed:?} instead of {undisturbed:?}");
+    let config = Stage::config(&[("healthy", healthy.url()), ("hung", hung.url())]);
+    stage.add_many("hung", 200).await;
+    stage.add_many("healthy", 200).await;
+    // More hang than there are places.
+    let sender = stage.start(WebhookConfig { concurrency: 64, per_endpoint: 16, ..patient(config) });
     hung.received(16).await;
+    healthy.received(200).await;
+    stage.add_many("healthy", 100).await;
+    healthy.received(300).await;
     assert_eq!((hung.count(), hung.most_open()), (16, 16), "the hung endpoint has its own places and no more");
     sender.stop().await;
     stage.end().await;
@@ -42,17 +36,14 @@ pub(crate) async fn a_hung_endpoint_costs_a_healthy_one_nothing(stage: &Stage) {
 pub(crate) async fn many_hung_hosts_leave_room_for_a_healthy_endpoint(stage: &Stage) {
     let healthy = Receiver::start(|_| Reply::Status(204)).await;
     let hung = Receiver::start(|_| Reply::Held(204)).await;
-    let drain = Duration::from_millis(200);
-    let config = WebhookConfig { concurrency: 32, drain, ..Stage::open_config(&[("healthy", healthy.url())]) };
-    for host in 0..200 {
+    let config = WebhookConfig { concurrency: 32, ..patient(Stage::open_config(&[("healthy", healthy.url())])) };
+    for host in 0..100 {
         stage.add_own(&format!("http://host{host}.example:{}/", hung.address.port()), None).await;
     }
-    let sender = stage.start_with(config, stage.pool.clone(), resolving_to(&["127.0.0.1"]));
+    let sender = stage.start_with(config, resolving_to(&["127.0.0.1"]));
     hung.received(16).await;
-    let began = Instant::now();
     stage.add_many("healthy", 50).await;
     healthy.received(50).await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(hung.count(), 16, "half of all places");
     sender.stop().await;
     stage.end().await;

@@ -60,7 +60,7 @@ pub(crate) async fn a_sender_that_lost_its_lease_records_nothing(stage: &Stage) 
 }
 
 pub(crate) async fn senders_share_what_is_due_and_send_nothing_twice(stage: &Stage) {
-    const ROWS: usize = 600;
+    const ROWS: usize = 400;
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
     stage.add_many("shop", ROWS).await;
     let config = Stage::config(&[("shop", receiver.url())]);

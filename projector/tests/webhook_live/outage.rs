@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use insightforge_projector::webhook::send::system_lookup;
-use insightforge_schema::tables;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,10 +16,9 @@ pub(crate) async fn an_outage_of_the_database_is_waited_out_and_nothing_is_sent_
     let receiver = Receiver::start(|n| if n == 0 { Reply::Held(200) } else { Reply::Status(200) }).await;
     let (_, server) = stage.server_url.split_once('@').unwrap();
     let way = Way::to(server.parse().unwrap()).await;
-    let url = format!("mysql://root@{}/{}", way.address, stage.database);
     let row = stage.add("shop").await;
     let config = Stage::config(&[("shop", receiver.url())]);
-    let sender = stage.start_with(config, tables::pool(&url, 8).unwrap(), system_lookup());
+    let sender = stage.start_at(&format!("mysql://root@{}", way.address), config, system_lookup());
     receiver.received(1).await;
     way.cut();
     receiver.release(1);

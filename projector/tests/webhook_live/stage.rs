@@ -80,7 +80,7 @@ impl Stage {
         let server = tables::pool(&server_url, 1).unwrap();
         let database = format!("t_{}", uuid::Uuid::new_v4().simple());
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&server).await.unwrap();
-        let pool = tables::pool(&format!("{server_url}/{database}"), 8).unwrap();
+        let pool = tables::pool(&format!("{server_url}/{database}"), 4).unwrap();
         tables::migrate(&pool).await.unwrap();
         Self { server, server_url, database, pool, sealer: Sealer::new(&[7; 32]), rows: AtomicU64::new(1) }
     }
@@ -107,12 +107,18 @@ impl Stage {
     }
 
     pub(crate) fn start(&self, config: WebhookConfig) -> Running {
-        self.start_with(config, self.pool.clone(), system_lookup())
+        self.start_with(config, system_lookup())
     }
 
-    pub(crate) fn start_with(&self, config: WebhookConfig, pool: MySqlPool, lookup: Lookup) -> Running {
+    pub(crate) fn start_with(&self, config: WebhookConfig, lookup: Lookup) -> Running {
+        self.start_at(&self.server_url, config, lookup)
+    }
+
+    /// A sender has a pool of its own: when it is killed, its connections die with it.
+    pub(crate) fn start_at(&self, server_url: &str, config: WebhookConfig, lookup: Lookup) -> Running {
         let (handoff, handed_over) = mpsc::channel(4);
         let shutdown = CancellationToken::new();
+        let pool = tables::pool(&format!("{server_url}/{}", self.database), 4).unwrap();
         let deps = WebhookDeps { pool, sealer: self.sealer.clone(), lookup };
         let task = tokio::spawn(webhook::run(config, deps, handed_over, shutdown.clone()));
         Running { shutdown, handoff, task: AbortOnDropHandle::new(task) }

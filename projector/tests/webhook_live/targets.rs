@@ -62,7 +62,7 @@ pub(crate) async fn a_name_that_leads_to_a_forbidden_address_is_blocked_without_
     for addresses in [&["127.0.0.1"][..], &["93.184.216.34", "127.0.0.1"], &["::ffff:127.0.0.1"], &["169.254.169.254"]]
     {
         let row = stage.add_own(&url, None).await;
-        let sender = stage.start_with(Stage::config(&[]), stage.pool.clone(), resolving_to(addresses));
+        let sender = stage.start_with(Stage::config(&[]), resolving_to(addresses));
         stage.becomes(row, GIVEN_UP).await;
         sender.stop().await;
         assert_eq!(stage.attempts(row).await[0].0, "blocked", "{addresses:?}");
@@ -75,7 +75,7 @@ pub(crate) async fn an_opened_network_can_be_reached_and_the_connection_is_kept(
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
     let url = format!("http://laravel:{}/", receiver.address.port());
     let config = Stage::open_config(&[]);
-    let sender = stage.start_with(config, stage.pool.clone(), resolving_to(&["127.0.0.1"]));
+    let sender = stage.start_with(config, resolving_to(&["127.0.0.1"]));
     for _ in 0..20 {
         let row = stage.add_own(&url, None).await;
         stage.becomes(row, DELIVERED).await;
