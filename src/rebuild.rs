@@ -9,7 +9,21 @@ use crate::config::{DatabaseArgs, RedisArgs};
 /// One fills, one compares, one fences, one renames, one watches.
 const DATABASE_CONNECTIONS: u32 = 8;
 
+/// What an operator wants to know before the first rebuild.
+const HELP: &str = "\
+The journal is folded into new tables (names ending in _rebuild) while the system works on; they are compared with the
+live ones, row counts and checksums at one position, and exchanged for them in one statement. The projector is held for a
+moment at the end; no webhook is sent or forgotten, and the outbox is not touched. The disk must hold the tables twice.
+
+A rebuild can be stopped or killed at any time: the live tables stay in service, and the next rebuild clears up. It
+refuses to run beside another one, without the journal's beginning, or when triggers or foreign keys of other tables would
+be lost. Statements that use the tables for longer than two seconds delay the exchange; it is tried again for about a
+minute and a half.
+
+Exit code 0: the new tables are in service. 1: they are not, and the live ones are as they were.";
+
 #[derive(clap::Args)]
+#[command(after_long_help = HELP)]
 pub(crate) struct Args {
     #[command(flatten)]
     redis: RedisArgs,
@@ -23,6 +37,10 @@ pub(crate) struct Args {
     /// Keep the replaced tables under names that end in `_old`, until the next rebuild
     #[arg(long)]
     keep_old: bool,
+    /// Fold to the end of the journal, not to where the projector is: for tables that were lost together with the
+    /// projector's checkpoint. Outcomes between the two will never be announced by webhook
+    #[arg(long, requires = "accept_differences")]
+    to_end: bool,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -34,6 +52,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         owner: format!("rebuild/{}", std::process::id()),
         keep_old: args.keep_old,
         accept_differences: args.accept_differences,
+        to_end: args.to_end,
     };
     let report = rebuild(&config, &Deps { link, keys, pool }, |progress| eprintln!("{}", say(&progress))).await?;
     print(&report);
@@ -42,6 +61,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn say(progress: &Progress) -> String {
     match progress {
+        Progress::Loading { events } => format!("{events} events …"),
         Progress::Loaded { events, seconds } => {
             format!("folded {events} events in {seconds:.2} s ({:.0} events/s)", *events as f64 / seconds.max(1e-9))
         }

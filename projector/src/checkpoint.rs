@@ -24,12 +24,12 @@ pub struct Advance {
 /// # Errors
 /// What the server says.
 pub async fn read(pool: &MySqlPool, partitions: PartitionCount, owner: &str) -> Result<Vec<u64>, sqlx::Error> {
-    let mut rows: Vec<(u16, u64)> = fetch(pool).await?;
+    let mut rows: Vec<(u16, u64)> = fetch(pool, "").await?;
     if rows.len() < usize::from(partitions.get()) {
         for part in partitions.iter() {
             begin(pool, "", part, owner).await?;
         }
-        rows = fetch(pool).await?;
+        rows = fetch(pool, "").await?;
     }
     Ok(in_order(partitions, &rows))
 }
@@ -38,8 +38,12 @@ pub async fn read(pool: &MySqlPool, partitions: PartitionCount, owner: &str) -> 
 ///
 /// # Errors
 /// What the server says.
-pub async fn seen_by(connection: &mut MySqlConnection, partitions: PartitionCount) -> Result<Vec<u64>, sqlx::Error> {
-    Ok(in_order(partitions, &fetch(connection).await?))
+pub async fn seen_by(
+    connection: &mut MySqlConnection,
+    suffix: &str,
+    partitions: PartitionCount,
+) -> Result<Vec<u64>, sqlx::Error> {
+    Ok(in_order(partitions, &fetch(connection, suffix).await?))
 }
 
 fn in_order(partitions: PartitionCount, rows: &[(u16, u64)]) -> Vec<u64> {
@@ -64,11 +68,13 @@ pub async fn begin(pool: &MySqlPool, suffix: &str, part: Partition, owner: &str)
     Ok(())
 }
 
-async fn fetch<'c>(from: impl sqlx::MySqlExecutor<'c>) -> Result<Vec<(u16, u64)>, sqlx::Error> {
-    sqlx::query_as("SELECT part, last_n FROM projection_checkpoint WHERE projection = ?")
-        .bind(LIVE)
-        .fetch_all(from)
-        .await
+async fn fetch<'c>(from: impl sqlx::MySqlExecutor<'c>, suffix: &str) -> Result<Vec<(u16, u64)>, sqlx::Error> {
+    sqlx::query_as(AssertSqlSafe(format!(
+        "SELECT part, last_n FROM projection_checkpoint{suffix} WHERE projection = ?"
+    )))
+    .bind(LIVE)
+    .fetch_all(from)
+    .await
 }
 
 /// Moves the checkpoints; `false` when another projector moved one of them before, and the transaction must be rolled

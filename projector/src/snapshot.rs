@@ -20,7 +20,7 @@ impl Snapshot {
         let mut connection = pool.acquire().await?.detach();
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
         connection.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
-        let checkpoint = checkpoint::seen_by(&mut connection, partitions).await?;
+        let checkpoint = checkpoint::seen_by(&mut connection, "", partitions).await?;
         Ok(Self { connection, checkpoint })
     }
 

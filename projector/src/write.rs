@@ -48,7 +48,7 @@ impl Tables {
     pub async fn write(&self, connection: &mut MySqlConnection, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
         let new_tasks = rows.new_tasks.iter().map(|(task, submitted)| rows::new(task, submitted));
         put(connection, &self.insert_tasks, new_tasks).await?;
-        self.update(connection, rows).await?;
+        put(connection, &self.update_tasks, rows.changed_tasks.iter().map(rows::changed)).await?;
         let results = rows.results.iter().map(|(event, completed)| rows::result(event, completed));
         put(connection, &self.insert_results, results).await?;
         put(connection, &self.insert_logs, rows.logs.iter().map(|event| rows::log(event))).await?;
@@ -57,12 +57,10 @@ impl Tables {
         put(connection, &self.insert_faults, faults).await
     }
 
-    /// Writes the tasks that had a row before.
-    ///
-    /// # Errors
-    /// What the server says; the caller rolls back.
-    pub(crate) async fn update(&self, connection: &mut MySqlConnection, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
-        put(connection, &self.update_tasks, rows.changed_tasks.iter().map(rows::changed)).await
+    /// The statements, each with its parameter, that change tasks which had a row before.
+    pub(crate) fn updates(&self, rows: &Rows<'_>) -> Vec<(String, String)> {
+        let changed = texts(rows.changed_tasks.iter().map(rows::changed));
+        changed.map(|json| (self.update_tasks.clone(), json)).collect()
     }
 }
 
@@ -129,22 +127,27 @@ pub(crate) async fn put<R: Serialize>(
     statement: &str,
     rows: impl Iterator<Item = R>,
 ) -> Result<(), sqlx::Error> {
-    let mut json = Vec::new();
-    for row in rows {
-        json.push(if json.is_empty() { b'[' } else { b',' });
-        serde_json::to_writer(&mut json, &row).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        if json.len() > MAX_JSON_BYTES {
-            flush(connection, statement, &mut json).await?;
-        }
+    for json in texts(rows) {
+        sqlx::query(AssertSqlSafe(statement)).bind(json).execute(&mut *connection).await?;
     }
-    if json.is_empty() { Ok(()) } else { flush(connection, statement, &mut json).await }
+    Ok(())
 }
 
-async fn flush(connection: &mut MySqlConnection, statement: &str, json: &mut Vec<u8>) -> Result<(), sqlx::Error> {
-    json.push(b']');
-    let text = String::from_utf8(std::mem::take(json)).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    sqlx::query(AssertSqlSafe(statement)).bind(text).execute(connection).await?;
-    Ok(())
+/// The rows as JSON arrays, many in one.
+fn texts<R: Serialize>(mut rows: impl Iterator<Item = R>) -> impl Iterator<Item = String> {
+    std::iter::from_fn(move || {
+        let mut json = Vec::new();
+        while json.len() <= MAX_JSON_BYTES {
+            let Some(row) = rows.next() else { break };
+            json.push(if json.is_empty() { b'[' } else { b',' });
+            serde_json::to_writer(&mut json, &row).expect("writing to memory cannot fail, and every key is text");
+        }
+        if json.is_empty() {
+            return None;
+        }
+        json.push(b']');
+        Some(String::from_utf8(json).expect("JSON is UTF-8"))
+    })
 }
 
 /// Loads tasks by their row ids; those that have no row are absent.

@@ -151,6 +151,7 @@ fn config() -> rebuild::Config {
         owner: "rebuild".to_owned(),
         keep_old: false,
         accept_differences: false,
+        to_end: false,
     }
 }
 
@@ -184,6 +185,24 @@ async fn what_was_not_announced_yet_is_left_to_the_projector(stage: Stage) {
     let (mut projector, mut handed_over) = stage.projector("live");
     assert_eq!(projector.step().await.unwrap(), Step::Folded(3));
     assert_eq!(handed_over.try_recv().unwrap().len(), 1);
+    stage.end().await;
+}
+
+async fn tables_that_were_lost_with_their_checkpoint_come_back_and_nothing_is_announced(stage: Stage) {
+    stage.history().await;
+    let rows = stage.all_rows().await;
+    for table in ["task_logs", "analysis_results", "analysis_tasks", "analysis_batches", "projection_faults"] {
+        stage.execute(&format!("DELETE FROM {table}")).await;
+    }
+    stage.execute("DELETE FROM projection_checkpoint").await;
+    stage.execute("DELETE FROM webhook_outbox").await;
+    let lost = rebuild::Config { accept_differences: true, to_end: true, ..config() };
+    let report = stage.rebuild(lost).await.unwrap();
+    assert!(report.swapped, "{report:?}");
+    assert_eq!(stage.all_rows().await, rows);
+    let (mut projector, _kept) = stage.projector("live");
+    assert_eq!(projector.step().await.unwrap(), Step::Idle);
+    assert_eq!(stage.count("webhook_outbox").await, 0);
     stage.end().await;
 }
 
@@ -429,6 +448,7 @@ impl Stage {
 on_each_server! {
     the_rebuilt_tables_are_the_old_ones_to_the_last_row_and_name,
     what_was_not_announced_yet_is_left_to_the_projector,
+    tables_that_were_lost_with_their_checkpoint_come_back_and_nothing_is_announced,
     under_live_load_nothing_is_lost_doubled_or_announced_twice,
     differences_are_counted_and_the_live_tables_stay_unless_they_are_accepted,
     of_two_rebuilds_at_once_the_second_is_refused,

@@ -8,18 +8,23 @@
 //! 5. [`swap`] – the fence, the last bit, and the one statement that exchanges all tables.
 //!
 //! Two absences. A rebuild cannot announce anything: none of the modules it can reach knows the outbox or the sender (a
-//! test follows the paths). And it never folds beyond the live checkpoint: what comes after was not announced yet, and a
-//! projector that found it folded would never announce it.
+//! test follows the paths). And it does not fold beyond the live checkpoint unless it is told to: what comes after was not
+//! announced yet, and a projector that found it folded would never announce it.
 
 mod compare;
 mod fresh;
 mod guard;
+mod lane;
+mod literal;
 mod load;
 mod swap;
 
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use insightforge_schema::id::{Cursor, Partition, PartitionCount};
+use insightforge_schema::journal;
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::{Link, LinkError};
 use sqlx::{Connection, MySqlPool};
@@ -41,6 +46,8 @@ const ROUNDS: usize = 20;
 /// Attempts to swap while other statements hold the tables, and the pause between them.
 const SWAPS: usize = 30;
 const BETWEEN_SWAPS: Duration = Duration::from_secs(1);
+/// How often a long load is told of.
+const TELL: Duration = Duration::from_secs(5);
 
 /// Settings of a rebuild. Plain data; the binary reads flags and environment.
 #[derive(Debug, Clone)]
@@ -52,6 +59,9 @@ pub struct Config {
     pub keep_old: bool,
     /// Swap even when the fresh tables differ from the live ones.
     pub accept_differences: bool,
+    /// Fold to the journal's end, not to the live checkpoint: for tables that were lost together with it. What lies
+    /// between will never be announced.
+    pub to_end: bool,
 }
 
 /// What a rebuild needs beside its settings. No sealer, no endpoint: it sends nothing.
@@ -65,6 +75,8 @@ pub struct Deps {
 /// What a rebuild tells while it works.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
+    /// So many events are folded and on their way to the tables.
+    Loading { events: u64 },
     /// The journal is folded up to the live checkpoint as it was at the beginning, in so many seconds.
     Loaded { events: u64, seconds: f64 },
     /// Secondary indexes and foreign keys stand.
@@ -113,8 +125,6 @@ pub enum RebuildError {
     Referenced { table: String, by: String },
     #[error("the definition of {table} cannot be read; is it a view?")]
     Definition { table: &'static str },
-    #[error("somebody else moved the checkpoint of the fresh tables")]
-    Disturbed,
     #[error("other statements held the tables during every attempt to swap them; the live tables stay as they are")]
     TablesInUse,
     #[error(transparent)]
@@ -162,7 +172,12 @@ async fn fill_and_swap(
     let later = fresh::create(&deps.pool).await?;
     let reader = Reader { link: deps.link.clone(), keys: deps.keys.clone(), partitions: config.partitions };
     let mut loader = Loader::new(deps.pool.clone(), reader, config.owner.clone()).await?;
-    let events = loader.load_to(checkpoint).await?;
+    let target = target(config, deps, checkpoint).await?;
+    let handed = loader.handed();
+    let events = tokio::select! {
+        events = loader.load_to(&target) => events?,
+        never = tell_now_and_then(&handed, tell) => match never {},
+    };
     tell(Progress::Loaded { events, seconds: began.elapsed().as_secs_f64() });
 
     let indexing = Instant::now();
@@ -174,7 +189,7 @@ async fn fill_and_swap(
     let (compared_at, tables) = rebuild.compare_all().await?;
     tell(Progress::Compared { at: compared_at.clone(), seconds: comparing.elapsed().as_secs_f64() });
     let mut report = Report {
-        events: compared_at.0.iter().sum(),
+        events,
         seconds: 0.0,
         tables,
         swapped_at: compared_at.clone(),
@@ -186,8 +201,27 @@ async fn fill_and_swap(
     if rebuild.may_swap(&report) {
         rebuild.catch_up_and_swap(&mut report, tell).await?;
     }
+    report.events = rebuild.loader.events();
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Where the fold ends, when the live tables are at `checkpoint`.
+async fn target(config: &Config, deps: &Deps, checkpoint: &[u64]) -> Result<Vec<u64>, LinkError> {
+    let mut target = checkpoint.to_vec();
+    if config.to_end {
+        for (partition, target) in config.partitions.iter().zip(&mut target) {
+            *target = (*target).max(journal::last_number(&deps.link, &deps.keys, partition).await?);
+        }
+    }
+    Ok(target)
+}
+
+async fn tell_now_and_then(handed: &AtomicU64, tell: &(impl Fn(Progress) + Sync)) -> Infallible {
+    loop {
+        tokio::time::sleep(TELL).await;
+        tell(Progress::Loading { events: handed.load(Ordering::Relaxed) });
+    }
 }
 
 impl Report {
@@ -202,7 +236,6 @@ impl Report {
             table.add_differences(found);
         }
         self.compared_since += events;
-        self.events += events;
     }
 }
 
@@ -219,7 +252,7 @@ impl Rebuild<'_> {
     async fn compare_all(&mut self) -> Result<(Cursor, Vec<Compared>), RebuildError> {
         // What happens to the fresh tables from here on is compared again later.
         let mut live = Snapshot::take(&self.deps.pool, self.config.partitions).await?;
-        self.loader.load_to(&live.checkpoint).await?;
+        self.loader.load_to(&target(self.config, self.deps, &live.checkpoint).await?).await?;
         self.loader.take_touched();
         let tables = self.compare(&mut live, &Scope::All).await?;
         let at = Cursor(live.checkpoint.clone());
@@ -241,7 +274,8 @@ impl Rebuild<'_> {
     ) -> Result<(), RebuildError> {
         for _ in 0..ROUNDS {
             let mut live = Snapshot::take(&self.deps.pool, self.config.partitions).await?;
-            if self.loader.behind(&live.checkpoint) <= FEW_EVENTS {
+            let target = target(self.config, self.deps, &live.checkpoint).await?;
+            if self.loader.behind(&target) <= FEW_EVENTS {
                 live.release().await?;
                 break;
             }
@@ -266,12 +300,13 @@ impl Rebuild<'_> {
 
     /// Folds up to the snapshot and compares the rows that this touched.
     async fn compare_touched(&mut self, live: &mut Snapshot, report: &mut Report) -> Result<(), RebuildError> {
-        let events = self.loader.load_to(&live.checkpoint.clone()).await?;
+        let target = target(self.config, self.deps, &live.checkpoint).await?;
+        let events = self.loader.load_to(&target).await?;
         let Touched { events: keys, tasks } = self.loader.take_touched();
-        let tasks: Vec<u64> = tasks.into_iter().collect();
+        let (tasks, keys): (Vec<u64>, Vec<u64>) = (tasks.into_iter().collect(), keys.into_iter().collect());
         let found = self.compare(live, &Scope::Keys { tasks: &tasks, events: &keys }).await?;
         report.add(&found, events);
-        report.swapped_at = Cursor(live.checkpoint.clone());
+        report.swapped_at = Cursor(target);
         Ok(())
     }
 
