@@ -2,6 +2,7 @@
 //! listener for metrics and health.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,10 +20,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Runs a command on a fresh runtime; an error is printed once, here.
-pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+/// Runs a command on a fresh runtime with so many threads; an error is printed once, here.
+pub(crate) fn run(worker_threads: NonZeroUsize, command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     rustls::crypto::ring::default_provider().install_default().expect("no other provider was installed before");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime can start");
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(worker_threads.get()).enable_all().build().expect("the runtime can start");
     let result = runtime.block_on(command);
     // A thread stuck in a model must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -44,6 +46,15 @@ pub(crate) struct RoleArgs {
     /// Listen beyond loopback although callers need no key yet (a container's network, say)
     #[arg(long, env = "INSIGHTFORGE_ALLOW_NON_LOOPBACK", default_value_t = false)]
     pub(crate) allow_non_loopback: bool,
+    /// Threads that serve requests, events and deliveries (models have their own); half the machine's cores unless given:
+    /// a thread that is woken for every message costs more than it brings
+    #[arg(long, env = "INSIGHTFORGE_WORKER_THREADS")]
+    worker_threads: Option<NonZeroUsize>,
+}
+
+/// The machine's cores, as far as this process may use them.
+pub(crate) fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -53,6 +64,10 @@ enum LogFormat {
 }
 
 impl RoleArgs {
+    pub(crate) fn worker_threads(&self) -> NonZeroUsize {
+        self.worker_threads.unwrap_or(NonZeroUsize::new(cores().get() / 2).unwrap_or(NonZeroUsize::MIN))
+    }
+
     /// Starts logging to standard output.
     pub(crate) fn start_logging(&self) -> anyhow::Result<()> {
         let filter = EnvFilter::try_new(&self.log).context("INSIGHTFORGE_LOG")?;

@@ -14,6 +14,8 @@ mod replay;
 mod roles;
 mod verify;
 
+use std::num::NonZeroUsize;
+
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 
@@ -52,9 +54,20 @@ enum Command {
     Healthcheck(healthcheck::Args),
 }
 
+impl Command {
+    fn worker_threads(&self) -> NonZeroUsize {
+        match self {
+            Self::Api(args) => args.role.worker_threads(),
+            Self::Analyzer(args) => args.role.worker_threads(),
+            Self::Projector(args) => args.role.worker_threads(),
+            _ => boot::cores(),
+        }
+    }
+}
+
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    boot::run(async move {
+    boot::run(cli.command.worker_threads(), async move {
         match cli.command {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Api(args) => roles::api(args).await,

@@ -10,7 +10,7 @@ start_redis() {
     --port "$port" --bind 127.0.0.1 --dir "$folder" --daemonize no \
     --appendonly yes --appendfsync always --no-appendfsync-on-rewrite no --save '' \
     --maxmemory-policy noeviction \
-    --stream-node-max-bytes 16384 --hash-max-listpack-value 1024
+    --stream-node-max-bytes 16384 --stream-node-max-entries 32 --hash-max-listpack-value 1024
   # PING answers LOADING with status 0 too; only PONG means that the journal is in memory again.
   await "$name" 60 redis_pongs "$port"
 }

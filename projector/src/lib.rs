@@ -21,6 +21,7 @@ pub mod webhook;
 pub mod write;
 
 mod document;
+mod literal;
 mod measure;
 mod outbox;
 mod rows;

@@ -1,7 +1,7 @@
 //! What the tables' rows are made of, told once: the columns, and how a task or an event fills them.
 //!
-//! A row is serialized in the order of its table's columns. [`crate::write`] sends rows as JSON for the server to unfold, a
-//! rebuild as literals, and a verification compares them with what it reads.
+//! A row is serialized in the order of its table's columns. [`crate::literal`] writes new rows as literals, [`crate::write`]
+//! sends changed ones as JSON for the server to unfold, and a verification compares rows with what it reads.
 
 use std::borrow::Cow;
 
@@ -130,7 +130,7 @@ pub(crate) struct Time(pub(crate) i64);
 
 /// Bytes, as hexadecimal digits on the way.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Hex<'e>(&'e [u8]);
+pub(crate) struct Hex<'e>(pub(crate) &'e [u8]);
 
 impl Serialize for Hex<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

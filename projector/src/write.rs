@@ -1,15 +1,16 @@
 //! Writes folded rows, many in one statement.
 //!
-//! The rows of a statement travel as one JSON parameter that the server unfolds (`JSON_TABLE`: MySQL 8, MariaDB 10.6): a
-//! statement is prepared once, whatever the number of rows. Every function here takes the suffix of the tables' names, so
-//! that a rebuild writes its fresh tables through the same code.
+//! New rows travel as literals (see [`crate::literal`]), which costs the servers least. Rows that change travel as one JSON
+//! parameter that the server unfolds (`JSON_TABLE`: MySQL 8, MariaDB 10.6): an update then names many rows with values of
+//! their own. Everything here takes the suffix of the tables' names, so that a rebuild uses the same code.
 
 use insightforge_schema::task::Task;
 use serde::Serialize;
 use sqlx::mysql::MySqlConnection;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Executor, Row};
 
 use crate::fold::Rows;
+use crate::literal::inserts;
 use crate::rows::{self, BATCHES, CHANGING, Column, FAULTS, Kind, LOGS, RESULTS, TASKS, Table};
 
 /// The most JSON text of one statement, in bytes; well below the smallest usual `max_allowed_packet` (16 MiB). A single
@@ -19,26 +20,15 @@ const MAX_JSON_BYTES: usize = 4 << 20;
 /// The tables of one projection.
 #[derive(Debug, Clone)]
 pub struct Tables {
-    insert_tasks: String,
+    suffix: String,
     update_tasks: String,
-    insert_results: String,
-    insert_logs: String,
-    insert_batches: String,
-    insert_faults: String,
 }
 
 impl Tables {
     /// The tables whose names end in `suffix`: empty for those that are read.
     #[must_use]
     pub fn new(suffix: &str) -> Self {
-        Self {
-            insert_tasks: insert(&TASKS, suffix),
-            update_tasks: update(&TASKS, CHANGING, suffix),
-            insert_results: insert(&RESULTS, suffix),
-            insert_logs: insert(&LOGS, suffix),
-            insert_batches: insert(&BATCHES, suffix),
-            insert_faults: insert(&FAULTS, suffix),
-        }
+        Self { suffix: suffix.to_owned(), update_tasks: update(&TASKS, CHANGING, suffix) }
     }
 
     /// Writes everything but the checkpoint and the outbox.
@@ -47,14 +37,26 @@ impl Tables {
     /// What the server says; the caller rolls back.
     pub async fn write(&self, connection: &mut MySqlConnection, rows: &Rows<'_>) -> Result<(), sqlx::Error> {
         let new_tasks = rows.new_tasks.iter().map(|(task, submitted)| rows::new(task, submitted));
-        put(connection, &self.insert_tasks, new_tasks).await?;
+        self.insert(connection, &TASKS, new_tasks).await?;
         put(connection, &self.update_tasks, rows.changed_tasks.iter().map(rows::changed)).await?;
         let results = rows.results.iter().map(|(event, completed)| rows::result(event, completed));
-        put(connection, &self.insert_results, results).await?;
-        put(connection, &self.insert_logs, rows.logs.iter().map(|event| rows::log(event))).await?;
-        put(connection, &self.insert_batches, rows.batches.iter().filter_map(|event| rows::batch(event))).await?;
+        self.insert(connection, &RESULTS, results).await?;
+        self.insert(connection, &LOGS, rows.logs.iter().map(|event| rows::log(event))).await?;
+        self.insert(connection, &BATCHES, rows.batches.iter().filter_map(|event| rows::batch(event))).await?;
         let faults = rows.faults.iter().map(|(event, illegal)| rows::fault(event, illegal));
-        put(connection, &self.insert_faults, faults).await
+        self.insert(connection, &FAULTS, faults).await
+    }
+
+    async fn insert<R: Serialize>(
+        &self,
+        connection: &mut MySqlConnection,
+        table: &Table,
+        rows: impl Iterator<Item = R>,
+    ) -> Result<(), sqlx::Error> {
+        for statement in inserts(table, &self.suffix, rows) {
+            connection.execute(AssertSqlSafe(statement)).await?;
+        }
+        Ok(())
     }
 
     /// The statements, each with its parameter, that change tasks which had a row before.
@@ -62,16 +64,6 @@ impl Tables {
         let changed = texts(rows.changed_tasks.iter().map(rows::changed));
         changed.map(|json| (self.update_tasks.clone(), json)).collect()
     }
-}
-
-fn insert(table: &Table, suffix: &str) -> String {
-    format!(
-        "INSERT INTO {name}{suffix} ({columns}) SELECT {values} FROM {new}",
-        name = table.name,
-        columns = list(table.columns, |(name, _)| (*name).to_owned()),
-        values = list(table.columns, value),
-        new = unfolded(table.columns),
-    )
 }
 
 /// Updates the first columns, `id` aside.

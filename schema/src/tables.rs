@@ -59,10 +59,11 @@ fn read_url(url: &str) -> Result<MySqlConnectOptions, sqlx::Error> {
 }
 
 async fn set_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-    // Two statements: the isolation level cannot share a SET with variables.
+    // Two statements: the isolation level cannot share a SET with variables. The SQL mode is set whole: text that is written
+    // as a literal relies on the backslash, which a server's own mode can switch off (NO_BACKSLASH_ESCAPES).
     for statement in [
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        "SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_ZERO_DATE')",
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE'",
     ] {
         sqlx::Executor::execute(&mut *connection, statement).await?;
     }

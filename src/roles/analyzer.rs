@@ -17,7 +17,7 @@ pub(crate) struct AnalyzerArgs {
     #[command(flatten)]
     redis: RedisArgs,
     #[command(flatten)]
-    role: RoleArgs,
+    pub(crate) role: RoleArgs,
     /// Serves /metrics, /livez and /readyz
     #[arg(long, env = "INSIGHTFORGE_METRICS_ADDR", default_value = "127.0.0.1:9465")]
     metrics_addr: SocketAddr,
@@ -58,7 +58,7 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
 
     let registry = Registry::built_in();
     catalogue::announce_models(&link, &keys, &registry.cards()).await?;
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let cores = boot::cores().get();
     let config = Config {
         partitions,
         worker_name: process_name()?,

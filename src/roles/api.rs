@@ -24,7 +24,7 @@ pub(crate) struct ApiArgs {
     #[command(flatten)]
     seal: SealArgs,
     #[command(flatten)]
-    role: RoleArgs,
+    pub(crate) role: RoleArgs,
     /// Serves callers
     #[arg(long, env = "INSIGHTFORGE_HTTP_ADDR", default_value = "127.0.0.1:8080")]
     http_addr: SocketAddr,

@@ -28,7 +28,7 @@ pub(crate) struct ProjectorArgs {
     #[command(flatten)]
     seal: SealArgs,
     #[command(flatten)]
-    role: RoleArgs,
+    pub(crate) role: RoleArgs,
     /// Serves /metrics, /livez and /readyz
     #[arg(long, env = "INSIGHTFORGE_METRICS_ADDR", default_value = "127.0.0.1:9466")]
     metrics_addr: SocketAddr,

@@ -33,11 +33,8 @@ impl Lane {
     /// What the server says.
     pub(super) async fn open(pool: &MySqlPool, owner: &str) -> Result<Self, sqlx::Error> {
         let mut connection = pool.acquire().await?.detach();
-        // The literals' escapes must be understood whatever the server's mode is. Parents are written through another
-        // connection, and come from the same fold.
-        connection
-            .execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE', SESSION foreign_key_checks = 0")
-            .await?;
+        // Parents are written through another connection, and come from the same fold.
+        connection.execute("SET SESSION foreign_key_checks = 0").await?;
         let (batches, handed) = mpsc::channel(WAITING);
         Ok(Self { batches, written: tokio::spawn(write_all(connection, handed, owner.to_owned())) })
     }

@@ -15,7 +15,6 @@ mod compare;
 mod fresh;
 mod guard;
 mod lane;
-mod literal;
 mod load;
 mod swap;
 

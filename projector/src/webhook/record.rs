@@ -1,21 +1,23 @@
 //! Writes what came of deliveries: the attempt and the outbox row, many in one transaction.
 //!
-//! Work-conserving: what arrives while one transaction runs is the next. The rows travel as one JSON parameter that
-//! the server unfolds (`JSON_TABLE`: MySQL 8, MariaDB 10.6), so that there are two statements, prepared once, whatever
-//! their number. A row whose lease token is no longer this delivery's belongs to another process and stays as it is;
-//! so a transaction that is repeated because its answer was lost finds nothing left to do.
+//! Work-conserving: what arrives while one transaction runs is the next. There are two statements, whatever the number of
+//! rows: attempts travel as literals, the outbox rows' new states as one JSON parameter that the server unfolds
+//! (`JSON_TABLE`: MySQL 8, MariaDB 10.6). A row whose lease token is no longer this delivery's belongs to another process
+//! and stays as it is; so a transaction that is repeated because its answer was lost finds nothing left to do.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::MySqlPool;
+use sqlx::{AssertSqlSafe, Executor, MySqlPool};
 use tokio::sync::mpsc;
 
 use super::attempt::Attempted;
 use super::measure::Meters;
 use super::schedule::Verdict;
 use super::{DELIVERED, DUE, Delivery, GIVEN_UP};
+use crate::literal::inserts;
+use crate::rows::{Kind, Table, Time};
 
 /// The most rows of one transaction.
 const MAX_BATCH: usize = 512;
@@ -42,7 +44,7 @@ struct OutboxRow<'a>(u64, &'a str, u64, u8, i64, u16, Option<i64>);
 
 /// A new row of `webhook_attempts`.
 #[derive(Serialize)]
-struct AttemptRow<'a>(u64, &'a str, u16, &'static str, Option<u16>, Option<&'a str>, u64, i64);
+struct AttemptRow<'a>(u64, &'a str, u16, &'static str, Option<u16>, Option<&'a str>, u64, Time);
 
 const UPDATE_OUTBOX: &str = "\
 UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
@@ -61,20 +63,19 @@ SET o.state = new.state,
     o.lease_token = NULL
 WHERE o.state = 1 AND o.lease_token = new.lease_token";
 
-const INSERT_ATTEMPTS: &str = "\
-INSERT INTO webhook_attempts (outbox_id, endpoint, attempt, outcome, status_code, error, duration_us, created_at)
-SELECT id, endpoint, attempt, outcome, status_code, error, duration_us,
-    TIMESTAMP'1970-01-01 00:00:00' + INTERVAL at_us MICROSECOND
-FROM JSON_TABLE(?, '$[*]' COLUMNS (
-    id BIGINT UNSIGNED PATH '$[0]',
-    endpoint VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[1]',
-    attempt SMALLINT UNSIGNED PATH '$[2]',
-    outcome VARCHAR(16) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[3]',
-    status_code SMALLINT UNSIGNED PATH '$[4]',
-    error VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[5]',
-    duration_us BIGINT UNSIGNED PATH '$[6]',
-    at_us BIGINT PATH '$[7]'
-)) new";
+const ATTEMPTS: Table = Table {
+    name: "webhook_attempts",
+    columns: &[
+        ("outbox_id", Kind::Number("BIGINT UNSIGNED")),
+        ("endpoint", Kind::Text("VARCHAR(64)")),
+        ("attempt", Kind::Number("SMALLINT UNSIGNED")),
+        ("outcome", Kind::Text("VARCHAR(16)")),
+        ("status_code", Kind::Number("SMALLINT UNSIGNED")),
+        ("error", Kind::Text("VARCHAR(255)")),
+        ("duration_us", Kind::Number("BIGINT UNSIGNED")),
+        ("created_at", Kind::Time),
+    ],
+};
 
 /// Those of the rows that are still this process's.
 const SELECT_HELD: &str = "\
@@ -146,15 +147,14 @@ impl Recorder {
 /// Writes the whole batch, or nothing when some of its rows belong to someone else by now.
 async fn write(pool: &MySqlPool, batch: &[Record]) -> Result<bool, sqlx::Error> {
     let outbox: Vec<OutboxRow<'_>> = batch.iter().map(Record::outbox_row).collect();
-    let attempts: Vec<AttemptRow<'_>> = batch.iter().filter_map(Record::attempt_row).collect();
     let mut transaction = pool.begin().await?;
     let updated = sqlx::query(UPDATE_OUTBOX).bind(json(&outbox)).execute(&mut *transaction).await?.rows_affected();
     if updated != batch.len() as u64 {
         transaction.rollback().await?;
         return Ok(false);
     }
-    if !attempts.is_empty() {
-        sqlx::query(INSERT_ATTEMPTS).bind(json(&attempts)).execute(&mut *transaction).await?;
+    for statement in inserts(&ATTEMPTS, "", batch.iter().filter_map(Record::attempt_row)) {
+        transaction.execute(AssertSqlSafe(statement)).await?;
     }
     transaction.commit().await?;
     Ok(true)
@@ -188,7 +188,7 @@ impl Record {
         let (outcome, error) = (it.verdict.as_str(), it.error.as_deref());
         let duration_us = u64::try_from(it.took.as_micros()).unwrap_or(u64::MAX);
         let attempt = attempts.saturating_add(1);
-        Some(AttemptRow(*id, endpoint, attempt, outcome, it.status_code, error, duration_us, it.at_us))
+        Some(AttemptRow(*id, endpoint, attempt, outcome, it.status_code, error, duration_us, Time(it.at_us)))
     }
 
     fn outbox_row(&self) -> OutboxRow<'_> {

@@ -2,7 +2,7 @@
 //! understand through an ordinary connection.
 //!
 //! The text is right for a session whose character set is UTF-8 and whose SQL mode lets the backslash escape; see
-//! [`super::lane`], which sets it.
+//! [`insightforge_schema::tables`], which sets it.
 
 use std::fmt::{Display, Write};
 
@@ -18,7 +18,7 @@ use crate::rows::Table;
 const MAX_BYTES: usize = 1 << 20;
 
 /// Statements that insert `rows` into the table whose name ends in `suffix`.
-pub(super) fn inserts<R: Serialize>(table: &Table, suffix: &str, rows: impl Iterator<Item = R>) -> Vec<String> {
+pub(crate) fn inserts<R: Serialize>(table: &Table, suffix: &str, rows: impl Iterator<Item = R>) -> Vec<String> {
     let columns = table.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let head = format!("INSERT INTO {}{suffix} ({columns}) VALUES ", table.name);
     let (mut statements, mut text) = (Vec::new(), String::new());
