@@ -3,6 +3,13 @@
 //! The pipeline knows [`Model`] and [`Registry`] only. Every task type and version is one value behind the trait, so a
 //! trained model takes the same place as the built-in word lists and rules.
 
+pub mod text;
+
+mod entities;
+mod fold;
+mod sentiment;
+mod words;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -47,7 +54,7 @@ impl Registry {
     /// The models that come with the program.
     #[must_use]
     pub fn built_in() -> Self {
-        Self::new(Vec::new())
+        Self::new(vec![Arc::new(sentiment::Sentiment::new()), Arc::new(entities::Entities::new())])
     }
 
     /// What it serves, in order of task type and version.

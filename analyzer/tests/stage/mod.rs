@@ -70,7 +70,11 @@ impl Stage {
     }
 
     pub(crate) async fn worker_with(&self, config: Config) -> Hand {
-        let worker = Worker::new(config, self.deps(), &CancellationToken::new());
+        Self::hand(config, self.deps()).await
+    }
+
+    pub(crate) async fn hand(config: Config, deps: Deps) -> Hand {
+        let worker = Worker::new(config, deps, &CancellationToken::new());
         create_groups(&worker, worker.lanes()).await.unwrap();
         Hand::new(worker)
     }
