@@ -75,7 +75,8 @@ pub use measure::describe_metrics;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub http_addr: SocketAddr,
-    /// The former model server's callers have an address of their own; `None` serves them on `http_addr`.
+    /// The former model server's callers have an address of their own; `None` serves them on `http_addr` while that is
+    /// loopback, else not at all.
     pub internal_addr: Option<SocketAddr>,
     pub partitions: PartitionCount,
     /// Waiting tasks of the whole installation beyond which uploads are answered 429.

@@ -20,10 +20,11 @@ use crate::{batches, deliveries, docs, feed, health, history, list, measure, mod
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);
 
-/// What callers reach. The former model server's door is part of it unless it has an address of its own.
+/// What callers reach. The former model server's door is part of it only where nobody from outside comes: it trusts its
+/// callers with any task id and any version.
 pub fn public(app: &Arc<App>) -> Router {
     let mut routes = outside();
-    if app.config.internal_addr.is_none() {
+    if app.config.internal_addr.is_none() && app.config.http_addr.ip().is_loopback() {
         routes = routes.merge(inside());
     }
     finish(routes, app)

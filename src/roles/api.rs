@@ -28,8 +28,8 @@ pub(crate) struct ApiArgs {
     /// Serves callers
     #[arg(long, env = "INSIGHTFORGE_HTTP_ADDR", default_value = "127.0.0.1:8080")]
     http_addr: SocketAddr,
-    /// Serves the former model server's callers (`/analyze`, `/result/…`) on an address of their own; they are served on
-    /// the public one unless given
+    /// Serves the former model server's callers (`/analyze`, `/result/…`) on an address of their own. Without it they are
+    /// served on INSIGHTFORGE_HTTP_ADDR while that is loopback, else not at all
     #[arg(long, env = "INSIGHTFORGE_INTERNAL_ADDR")]
     internal_addr: Option<SocketAddr>,
     /// Serves /metrics, /livez and /readyz

@@ -88,3 +88,9 @@ async fn with_an_address_of_its_own_the_public_one_does_not_have_it() {
     let door = Door::open_with(|config| config.internal_addr = Some("127.0.0.1:0".parse().unwrap())).await;
     Answer::of(door.post("/analyze").json(&call(TaskId::new(), &[]))).await.is_problem(404, "nothing at this path");
 }
+
+#[tokio::test]
+async fn an_address_that_others_reach_does_not_have_it() {
+    let door = Door::open_with(|config| config.http_addr = "0.0.0.0:0".parse().unwrap()).await;
+    Answer::of(door.post("/analyze").json(&call(TaskId::new(), &[]))).await.is_problem(404, "nothing at this path");
+}
