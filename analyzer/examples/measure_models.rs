@@ -80,7 +80,7 @@ fn sentiment(lines: &str) {
     let mut by_score: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
     for ((label, _), answer) in texts.iter().zip(&answers) {
         let given = answer["sentiment"].as_str().unwrap_or("an error").to_owned();
-        let tenth = answer["score"].as_f64().map_or(0, |score| (score * 10.0) as u64);
+        let tenth = answer["score"].as_f64().map_or(0, |score| ((score * 10.0) as u64).min(9));
         let tally = by_score.entry(tenth).or_default();
         *tally = (tally.0 + 1, tally.1 + usize::from(given == *label));
         *counts.entry((label, given)).or_default() += 1;
