@@ -82,3 +82,44 @@ fn main() -> std::process::ExitCode {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every environment variable that any command reads.
+    fn variables() -> BTreeSet<String> {
+        let cli = Cli::command();
+        let arguments = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+        arguments.filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned())).collect()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_stands_in_the_tables_of_both_readmes() {
+        for readme in [include_str!("../README.md"), include_str!("../README.zh-TW.md")] {
+            let missing: Vec<_> =
+                variables().into_iter().filter(|name| !readme.contains(&format!("| `{name}` |"))).collect();
+            assert!(missing.is_empty(), "{missing:?}");
+        }
+    }
+
+    #[test]
+    fn no_setting_that_holds_a_secret_shows_its_value_in_help() {
+        let cli = Cli::command();
+        for argument in cli.get_subcommands().flat_map(clap::Command::get_arguments) {
+            let name = argument.get_env().and_then(|name| name.to_str()).unwrap_or_default();
+            if ["SECRET", "KEY", "URL"].iter().any(|word| name.ends_with(word)) && !name.ends_with("KEY_PREFIX") {
+                assert!(argument.is_hide_env_values_set(), "{name}");
+            }
+        }
+    }
+}
