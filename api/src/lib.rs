@@ -8,6 +8,14 @@
 //!    `document` (what is wrong with them) and `idempotency` to
 //! 4. `submit` – into the journal, together with whatever else arrives, as long as `backlog` has room.
 //!
+//! And the questions about it:
+//!
+//! 1. `find` – one task, wherever it is known; `result` and `show` answer with it, `history` with its events.
+//! 2. `list`, `batches`, `deliveries` – many of something, from the tables, which `ask` asks with bounded patience.
+//! 3. `feed` – the journal itself.
+//! 4. `models`, `health` – what can be asked for, and how the system is.
+//! 5. `docs` – the description of all this, put together from what the handlers say of themselves.
+//!
 //! Whoever waits for something to happen hears it from [`tail`].
 //!
 //! Everything that goes wrong is answered by one type, [`problem::Problem`].

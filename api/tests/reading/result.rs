@@ -6,6 +6,7 @@ use insightforge_schema::id::TaskId;
 use insightforge_schema::tables;
 use serde_json::{Value, json};
 
+use crate::proxy::Proxy;
 use crate::stage::{Answer, Asked, Stage, ask, on_each_server};
 
 fn asked() -> Asked {
@@ -131,6 +132,32 @@ async fn during_an_outage_of_the_tables_what_redis_knows_is_answered_and_nothing
     stage.end().await;
 }
 
+async fn a_database_that_freezes_holds_nobody_for_long_and_no_work_up(stage: Stage) {
+    let url = url::Url::parse(&stage.url).unwrap();
+    let proxy = Proxy::to(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())).await;
+    let mut through = url.clone();
+    through.set_port(Some(proxy.addr.port())).unwrap();
+    let router = stage.with_pool(tables::reading_pool(through.as_str(), 2).unwrap()).await;
+    let get = async |path: &str| ask(&router, Request::get(path).body(Body::empty()).unwrap()).await;
+    assert_eq!(get("/api/tasks").await.status, StatusCode::OK);
+    proxy.block();
+    let task = asked();
+    stage.journal.submit(&task).await;
+    // More than there are connections.
+    let began = std::time::Instant::now();
+    let lists = futures_util::future::join_all((0..6).map(|_| get("/api/tasks")));
+    let live = async {
+        let answer = get(&format!("/api/result/{}", task.task)).await;
+        (answer.status, began.elapsed())
+    };
+    let (lists, (status, took)) = tokio::join!(lists, live);
+    assert!(lists.iter().all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE), "{lists:?}");
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    assert_eq!(status, StatusCode::OK);
+    assert!(took.as_secs() < 2, "what Redis knows is not held up: {took:?}");
+    stage.end().await;
+}
+
 async fn what_is_unknown_or_no_id_is_said_so(stage: Stage) {
     let unknown = TaskId::new();
     for path in ["/api/result", "/api/tasks"] {
@@ -173,6 +200,7 @@ on_each_server! {
     a_task_shows_all_that_either_side_knows_and_no_secret,
     a_record_that_is_kept_to_know_repeated_requests_is_no_cache,
     during_an_outage_of_the_tables_what_redis_knows_is_answered_and_nothing_is_said_to_be_unknown,
+    a_database_that_freezes_holds_nobody_for_long_and_no_work_up,
     what_is_unknown_or_no_id_is_said_so,
     the_former_model_servers_answer_has_its_members_and_no_others,
 }

@@ -200,6 +200,8 @@ pub(crate) struct Stage {
     pub(crate) journal: Journal,
     pub(crate) app: Arc<App>,
     pub(crate) pool: MySqlPool,
+    /// Of its database.
+    pub(crate) url: String,
     pub(crate) shutdown: CancellationToken,
     router: Router,
     projector: tokio::sync::Mutex<(Projector, mpsc::Receiver<Vec<Delivery>>)>,
@@ -236,7 +238,7 @@ impl Stage {
         let shutdown = CancellationToken::new();
         let app = app(&journal, reading, &shutdown).await;
         let router = router::public(&app);
-        Self { journal, app, pool, shutdown, router, projector: projector.into(), server, database }
+        Self { journal, app, pool, url, shutdown, router, projector: projector.into(), server, database }
     }
 
     /// Folds what is in the journal.
