@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 pub(super) const FIRST_LIMIT: usize = 16;
 /// Waiting for a receiver nothing is known of yet.
 const FIRST_ALLOWANCE: usize = 1024;
-/// How much waiting is worth keeping in memory, in time.
-const HORIZON: Duration = Duration::from_secs(5);
+/// How much waiting is worth keeping in memory, in time; well within a lease.
+const HORIZON: Duration = Duration::from_secs(20);
 /// An answer that takes longer holds a place that others could use many times.
 const SLOW: Duration = Duration::from_secs(1);
 /// Failures in a row before the first pause.
@@ -143,7 +143,7 @@ impl<J> Lane<J> {
         if self.paused_for(now).is_some() {
             return 0;
         }
-        let Some(pace) = self.pace else { return cap.min(FIRST_ALLOWANCE) };
+        let Some(pace) = self.pace else { return if self.proven { cap } else { cap.min(FIRST_ALLOWANCE) } };
         let rounds = HORIZON.as_micros() / pace.as_micros().max(1);
         let worth = usize::try_from(rounds).unwrap_or(usize::MAX).saturating_mul(self.limit);
         worth.max(self.limit).min(cap)

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -28,6 +28,8 @@ pub const MAX_READ: u64 = 16 * 1024;
 
 /// How long a connection without work is kept.
 const IDLE: Duration = Duration::from_secs(30);
+/// A connection that breaks sooner than this was dead before.
+const DEAD_BEFORE: Duration = Duration::from_secs(1);
 
 /// What came of a POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,9 +85,16 @@ pub enum Trust {
 /// The clients and their connections. Cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
-    to_operators: Client,
-    to_callers: Client,
+    to_operators: Clients,
+    to_callers: Clients,
     total_timeout: Duration,
+}
+
+#[derive(Clone)]
+struct Clients {
+    keeping: Client,
+    /// Makes a connection for every request.
+    fresh: Client,
 }
 
 /// Resolves a name to addresses; the ports do not matter.
@@ -107,7 +116,7 @@ impl Sender {
             // Another thread may be first; either way one is installed.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let builder = || {
+        let builder = |kept| {
             Client::builder()
                 .http1_only()
                 .redirect(reqwest::redirect::Policy::none())
@@ -115,12 +124,14 @@ impl Sender {
                 .referer(false)
                 .connect_timeout(config.connect_timeout)
                 .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(config.per_endpoint)
+                .pool_max_idle_per_host(kept)
         };
-        let vetting = Vetting { addresses: config.addresses.clone(), lookup };
+        let vetting = Arc::new(Vetting { addresses: config.addresses.clone(), lookup });
+        let vetted = |kept| builder(kept).dns_resolver(vetting.clone());
+        let kept = config.per_endpoint;
         Ok(Self {
-            to_operators: builder().build()?,
-            to_callers: builder().dns_resolver(Arc::new(vetting)).build()?,
+            to_operators: Clients { keeping: builder(kept).build()?, fresh: builder(0).build()? },
+            to_callers: Clients { keeping: vetted(kept).build()?, fresh: vetted(0).build()? },
             total_timeout: config.total_timeout,
         })
     }
@@ -130,24 +141,36 @@ impl Sender {
         let mut request = Request::new(Method::POST, url);
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
-        let client = match trust {
+        let clients = match trust {
             Trust::Operator => &self.to_operators,
             Trust::Caller => &self.to_callers,
         };
         let mut status = None;
-        let exchange = async {
-            let response = client.execute(request).await?;
-            status = Some(answer_of(&response));
-            finish(response).await;
-            Ok(())
-        };
-        let outcome = tokio::time::timeout(self.total_timeout, exchange).await;
+        let outcome = tokio::time::timeout(self.total_timeout, clients.exchange(request, &mut status)).await;
         // Once there is a status, what happens to the body changes nothing.
         match (status, outcome) {
             (Some(answer), _) => answer,
             (None, Ok(Err(error))) => Answer::Failed(failure_of(&error)),
             (None, Ok(Ok(())) | Err(_)) => Answer::Failed(Failure::TimedOut),
         }
+    }
+}
+
+impl Clients {
+    /// Sends the request; `status` is set as soon as it is known. A kept connection may have died unnoticed (the receiver
+    /// was restarted, a balancer forgot it): that says nothing about the receiver, so the request goes out once more.
+    async fn exchange(&self, request: Request, status: &mut Option<Answer>) -> Result<(), reqwest::Error> {
+        let again = request.try_clone();
+        let began = Instant::now();
+        let response = match (self.keeping.execute(request).await, again) {
+            (Err(error), Some(again)) if began.elapsed() < DEAD_BEFORE && failure_of(&error) == Failure::Broken => {
+                self.fresh.execute(again).await?
+            }
+            (response, _) => response?,
+        };
+        *status = Some(answer_of(&response));
+        finish(response).await;
+        Ok(())
     }
 }
 

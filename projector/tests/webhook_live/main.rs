@@ -36,6 +36,7 @@ on_each_server! {
     targets::a_forbidden_address_is_blocked_without_a_connection,
     targets::a_name_that_leads_to_a_forbidden_address_is_blocked_without_a_connection,
     targets::an_opened_network_can_be_reached_and_the_connection_is_kept,
+    targets::a_kept_connection_that_died_unnoticed_costs_no_attempt,
     isolation::a_hung_endpoint_costs_a_healthy_one_nothing,
     isolation::many_hung_hosts_leave_room_for_a_healthy_endpoint,
     isolation::a_receiver_that_is_down_is_left_alone_and_uses_up_no_attempts_of_what_waits,

@@ -3,7 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use insightforge_projector::webhook::WebhookConfig;
+use insightforge_projector::webhook::schedule::Schedule;
 use insightforge_projector::webhook::send::Lookup;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::receiver::{Receiver, Reply};
 use crate::stage::{DELIVERED, GIVEN_UP, Stage, eventually};
@@ -84,4 +88,40 @@ pub(crate) async fn an_opened_network_can_be_reached_and_the_connection_is_kept(
     assert_eq!((receiver.count(), receiver.connections()), (20, 1));
     assert_eq!(receiver.requests()[0].header("webhook-signature"), "", "no secret, no signature");
     stage.end().await;
+}
+
+pub(crate) async fn a_kept_connection_that_died_unnoticed_costs_no_attempt(stage: &Stage) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    // Answers once a connection and leaves when it is used again.
+    let serving = tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                read_request(&mut connection).await;
+                connection.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                read_request(&mut connection).await;
+            });
+        }
+    });
+    let config = WebhookConfig { schedule: Schedule::new(vec![]), ..Stage::config(&[("shop", url)]) };
+    let sender = stage.start(config);
+    for _ in 0..4 {
+        let row = stage.add("shop").await;
+        stage.becomes(row, DELIVERED).await;
+        assert_eq!(stage.attempts(row).await.len(), 1);
+    }
+    sender.stop().await;
+    serving.abort();
+    stage.end().await;
+}
+
+/// Reads to the end of the body, which is one of [`crate::stage::body`]'s.
+async fn read_request(connection: &mut TcpStream) {
+    let mut read = Vec::new();
+    while !read.ends_with(b"}}") {
+        if connection.read_buf(&mut read).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
 }
