@@ -79,7 +79,7 @@ const ATTEMPTS: Table = Table {
 
 /// Those of the rows that are still this process's.
 const SELECT_HELD: &str = "\
-SELECT o.id, o.endpoint FROM JSON_TABLE(?, '$[*]' COLUMNS (
+SELECT o.id, o.endpoint, o.lease_token FROM JSON_TABLE(?, '$[*]' COLUMNS (
     id BIGINT UNSIGNED PATH '$[0]',
     endpoint VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[1]',
     lease_token BIGINT UNSIGNED PATH '$[2]'
@@ -134,7 +134,11 @@ impl Recorder {
         }
         let held = held(&self.pool, batch).await?;
         let before = batch.len();
-        batch.retain(|record| held.contains(&(record.delivery().id, record.delivery().endpoint.to_string())));
+        // By token, too: after a long outage a batch can hold what came of a row twice, once under a lease that was lost.
+        batch.retain(|record| {
+            let Delivery { id, endpoint, lease_token, .. } = record.delivery();
+            held.contains(&(*id, endpoint.to_string(), *lease_token))
+        });
         let lost = before - batch.len();
         if lost > 0 {
             tracing::warn!(lost, "deliveries were taken over before they were recorded");
@@ -160,7 +164,7 @@ async fn write(pool: &MySqlPool, batch: &[Record]) -> Result<bool, sqlx::Error> 
     Ok(true)
 }
 
-async fn held(pool: &MySqlPool, batch: &[Record]) -> Result<HashSet<(u64, String)>, sqlx::Error> {
+async fn held(pool: &MySqlPool, batch: &[Record]) -> Result<HashSet<(u64, String, u64)>, sqlx::Error> {
     let outbox: Vec<OutboxRow<'_>> = batch.iter().map(Record::outbox_row).collect();
     let held = sqlx::query_as(SELECT_HELD).bind(json(&outbox)).fetch_all(pool).await?;
     Ok(held.into_iter().collect())
@@ -207,4 +211,72 @@ impl Record {
 
 fn micros(wait: Duration) -> i64 {
     i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use insightforge_schema::id::TaskId;
+    use insightforge_schema::tables;
+
+    use super::*;
+    use crate::webhook::lane::Health;
+
+    fn delivered(lease_token: u64) -> Record {
+        let delivery = Delivery {
+            id: 1024,
+            endpoint: Arc::from("shop"),
+            url: None,
+            sealed_secret: None,
+            task: TaskId::new(),
+            body: Bytes::new(),
+            attempts: 0,
+            lease_token,
+            lease_ends_us: 0,
+        };
+        Record::Attempted(Box::new(Attempted {
+            delivery,
+            lane: None,
+            verdict: Verdict::Delivered,
+            health: Health::Good,
+            status_code: Some(200),
+            error: None,
+            took: Duration::ZERO,
+            at_us: 1,
+        }))
+    }
+
+    #[tokio::test]
+    async fn what_came_of_a_row_under_a_lost_lease_does_not_hold_up_what_came_of_it_later() {
+        let url = std::env::var("INSIGHTFORGE_TEST_MARIADB_URL").expect("INSIGHTFORGE_TEST_MARIADB_URL names a server");
+        let server = tables::pool(&url, 1).unwrap();
+        let database = format!("t_{}", uuid::Uuid::new_v4().simple());
+        server.execute(AssertSqlSafe(format!("CREATE DATABASE {database}"))).await.unwrap();
+        let pool = tables::pool(&format!("{}/{database}", url.trim_end_matches('/')), 2).unwrap();
+        tables::migrate(&pool).await.unwrap();
+        pool.execute(
+            "INSERT INTO webhook_outbox (id, endpoint, analysis_task_id, body, state, due_at, lease_token, attempts,
+            created_at) VALUES (1024, 'shop', 1024, '{}', 1, UTC_TIMESTAMP(6), 2, 0, UTC_TIMESTAMP(6))",
+        )
+        .await
+        .unwrap();
+
+        let (to_record, records) = mpsc::unbounded_channel();
+        let (written, mut was_written) = mpsc::unbounded_channel();
+        for lease_token in [1, 2] {
+            to_record.send(delivered(lease_token)).ok().unwrap();
+        }
+        drop(to_record);
+        let recorder = Recorder { pool: pool.clone(), records, written, meters: Meters::new() };
+        tokio::time::timeout(Duration::from_secs(20), recorder.run()).await.expect("the recorder ends");
+
+        assert_eq!(was_written.recv().await.unwrap().0, 2);
+        let state: u8 = sqlx::query_scalar("SELECT state FROM webhook_outbox").fetch_one(&pool).await.unwrap();
+        let attempts: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM webhook_attempts").fetch_one(&pool).await.unwrap();
+        assert_eq!((state, attempts), (DELIVERED, 1));
+        pool.close().await;
+        server.execute(AssertSqlSafe(format!("DROP DATABASE {database}"))).await.unwrap();
+    }
 }
