@@ -11,23 +11,33 @@ use insightforge_schema::task::{IllegalEvent, Task, apply};
 use lru::LruCache;
 
 /// Tasks that are not over yet, by the row id of their `submitted` event. The cache spares the hot path every `SELECT`.
-pub struct Known(LruCache<u64, Task>);
+pub struct Known {
+    tasks: LruCache<u64, Task>,
+    capacity: usize,
+}
 
 impl Known {
-    /// Keeps `capacity` tasks; the least recently used go first and are loaded again when needed.
+    /// Keeps `capacity` tasks; the least recently used go first and are loaded again when needed. They go when a fold has
+    /// ended, never before: what is loaded for a fold must not push out what the same fold needs.
     #[must_use]
     pub fn new(capacity: NonZeroUsize) -> Self {
-        Self(LruCache::new(capacity))
+        Self { tasks: LruCache::unbounded(), capacity: capacity.get() }
     }
 
     /// Takes in a task as the tables have it.
     pub fn insert(&mut self, task: Task) {
-        self.0.put(task.first.row_id(), task);
+        self.tasks.put(task.first.row_id(), task);
+    }
+
+    fn forget_the_oldest(&mut self) {
+        while self.tasks.len() > self.capacity {
+            self.tasks.pop_lru();
+        }
     }
 
     /// Forgets everything: after a transaction that failed, the tables know better.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.tasks.clear();
     }
 }
 
@@ -38,7 +48,7 @@ pub fn missing(events: &[Event], known: &Known) -> Vec<u64> {
         .iter()
         .filter(|event| event.first != event.position)
         .map(|event| event.first.row_id())
-        .filter(|id| !known.0.contains(id))
+        .filter(|id| !known.tasks.contains(id))
         .collect();
     needed.sort_unstable();
     needed.dedup();
@@ -78,8 +88,8 @@ struct Touched<'e> {
     submitted: Option<&'e Submitted>,
 }
 
-/// Folds a run of events. `refused` are row ids of `submitted` events whose task id already has another row: such an
-/// event is a fault, and so is all that follows from it.
+/// Folds a run of events. `refused` are row ids of `submitted` and `batch_received` events whose id already has another
+/// row: such an event is a fault, and so is all that follows from it.
 #[must_use]
 pub fn fold<'e>(events: &'e [Event], known: &mut Known, refused: &HashSet<u64>) -> Rows<'e> {
     let mut fold = Fold { order: Vec::new(), touched: HashMap::with_capacity(events.len()), rows: Rows::default() };
@@ -91,19 +101,24 @@ pub fn fold<'e>(events: &'e [Event], known: &mut Known, refused: &HashSet<u64>) 
 
 impl<'e> Fold<'e> {
     fn add(&mut self, event: &'e Event, known: &mut Known, refused: &HashSet<u64>) {
+        let is_refused = refused.contains(&event.position.row_id());
         if let Change::BatchReceived(_) = event.change {
-            self.rows.batches.push(event);
+            if is_refused {
+                self.rows.faults.push((event, IllegalEvent::BatchEndedTwice { position: event.position }));
+            } else {
+                self.rows.batches.push(event);
+            }
             return;
         }
         let id = event.first.row_id();
-        if refused.contains(&event.position.row_id()) {
+        if is_refused {
             let first = event.first;
             self.rows.faults.push((event, IllegalEvent::SubmittedTwice { position: event.position, first }));
             return;
         }
         let before = match self.touched.get(&id) {
             Some(touched) => Some(touched.task.clone()),
-            None => known.0.pop(&id),
+            None => known.tasks.pop(&id),
         };
         let returned = before.clone();
         match apply(before, event) {
@@ -149,6 +164,54 @@ impl<'e> Fold<'e> {
                 None => self.rows.changed_tasks.push(task),
             }
         }
+        known.forget_the_oldest();
         self.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insightforge_schema::event::{Meta, Processing};
+    use insightforge_schema::id::{Partition, Position, TaskId};
+
+    use super::*;
+
+    fn event(n: u64, first: u64, change: Change) -> Event {
+        let at = |n| Position { partition: Partition(0), n };
+        let meta = Meta { at_us: 1, tenant: String::new(), actor: String::new(), attempt: 1, trace: None };
+        Event { position: at(n), task: TaskId(uuid::Uuid::from_u128(first.into())), first: at(first), meta, change }
+    }
+
+    fn submitted(n: u64) -> Event {
+        let change = Submitted {
+            task_type: "t".to_owned(),
+            model_version: "v1".to_owned(),
+            data: "{}".to_owned(),
+            user_id: None,
+            webhook: None,
+            batch: None,
+            retry_of: None,
+        };
+        event(n, n, Change::Submitted(change))
+    }
+
+    fn processing(n: u64, first: u64) -> Event {
+        event(n, first, Change::Processing(Processing { worker: "w".to_owned() }))
+    }
+
+    #[test]
+    fn loading_what_a_fold_lacks_does_not_push_out_what_it_needs() {
+        let mut known = Known::new(NonZeroUsize::new(2).unwrap());
+        let three = [submitted(1), submitted(2), submitted(3)];
+        assert!(fold(&three, &mut known, &HashSet::new()).faults.is_empty());
+        assert_eq!(known.tasks.len(), 2, "the first is in the tables only");
+
+        let begun = [processing(4, 1), processing(5, 2), processing(6, 3)];
+        let wanted = missing(&begun, &known);
+        assert_eq!(wanted, [three[0].position.row_id()]);
+        known.insert(apply(None, &three[0]).unwrap());
+        let rows = fold(&begun, &mut known, &HashSet::new());
+        assert_eq!((rows.changed_tasks.len(), &rows.faults[..]), (3, &[][..]));
+        assert_eq!(known.tasks.len(), 2);
     }
 }

@@ -44,6 +44,11 @@ use Kind::{Bytes, Document, Id, Number, Text};
 const KEY: Kind = Number("BIGINT UNSIGNED");
 const TIME: Kind = Kind::Time;
 
+/// Characters that the columns of names, of a worker and of an error's message hold; the last is bounded in bytes.
+const NAME_CHARS: usize = 64;
+const WORKER_CHARS: usize = 255;
+const MESSAGE_CHARS: usize = 65_535 / 4;
+
 /// How many of the columns of [`TASKS`] later events change: the first ones.
 pub(crate) const CHANGING: usize = 13;
 
@@ -159,12 +164,12 @@ pub(crate) struct Changed<'t>(
 pub(crate) fn changed(task: &Task) -> Changed<'_> {
     Changed(
         task.first.row_id(),
-        &task.model_version,
+        cut(&task.model_version, NAME_CHARS),
         task.status.as_str(),
-        task.attempt,
-        task.worker.as_deref(),
-        task.error.as_ref().map(|error| error.code.as_str()),
-        task.error.as_ref().map(|error| error.message.as_str()),
+        task.attempt.min(u16::MAX.into()),
+        task.worker.as_deref().map(|worker| cut(worker, WORKER_CHARS)),
+        task.error.as_ref().map(|error| cut(&error.code, NAME_CHARS)),
+        task.error.as_ref().map(|error| cut(&error.message, MESSAGE_CHARS)),
         task.redriven_as,
         u8::from(task.dead_lettered),
         task.last_n,
@@ -221,9 +226,9 @@ pub(crate) fn new<'t>(task: &'t Task, submitted: &'t Submitted) -> New<'t> {
         it.11,
         it.12,
         task.id,
-        &task.tenant,
+        cut(&task.tenant, NAME_CHARS),
         submitted.user_id,
-        &task.task_type,
+        cut(&task.task_type, NAME_CHARS),
         document(&submitted.data),
         submitted.batch.map(|batch| batch.id),
         submitted.batch.map(|batch| batch.line),
@@ -253,12 +258,12 @@ pub(crate) fn log(event: &Event) -> impl Serialize + '_ {
 pub(crate) fn batch(event: &Event) -> Option<impl Serialize + '_> {
     let Change::BatchReceived(batch) = &event.change else { return None };
     let id = event.position.row_id();
-    Some((id, event.task, &*event.meta.tenant, batch.accepted, batch.rejected, Time(event.meta.at_us)))
+    Some((id, event.task, cut(&event.meta.tenant, NAME_CHARS), batch.accepted, batch.rejected, Time(event.meta.at_us)))
 }
 
 pub(crate) fn fault<'e>(event: &'e Event, illegal: &IllegalEvent) -> impl Serialize + use<'e> {
-    let event_type = cut(event.change.event_type(), 64);
-    let reason = cut(&illegal.to_string(), 4_096);
+    let event_type = cut(event.change.event_type(), NAME_CHARS);
+    let reason = cut(&illegal.to_string(), 4_096).to_owned();
     (event.position.row_id(), event.task, event_type, reason, Time(event.meta.at_us))
 }
 
@@ -318,12 +323,15 @@ fn say(event: &Event) -> (String, Facts<'_>) {
         Change::Redriven(it) => (format!("repeated as {}", it.as_task), Facts::Redriven { as_task: it.as_task }),
         Change::BatchReceived(_) | Change::Unknown(_) => (String::new(), Facts::Nothing {}),
     };
-    (cut(&description, 255), facts)
+    (cut(&description, 255).to_owned(), facts)
 }
 
-/// The first `most` characters.
-fn cut(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
+/// The first `most` characters: an event with a longer text than a column holds would hold up all that follow it.
+fn cut(text: &str, most: usize) -> &str {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
 }
 
 #[cfg(test)]

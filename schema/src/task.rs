@@ -95,6 +95,8 @@ pub enum IllegalEvent {
     NotSubmitted { event: String, position: Position },
     #[error("`submitted` at {position} for a task that was already submitted at {first}")]
     SubmittedTwice { position: Position, first: Position },
+    #[error("`batch_received` at {position} for a batch that had ended before")]
+    BatchEndedTwice { position: Position },
     #[error("`{event}` at {position} while the task is {status}", status = .status.as_str())]
     WrongStatus { event: String, position: Position, status: Status },
     #[error("the entry at {position} cannot be read: {reason}")]
