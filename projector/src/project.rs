@@ -19,11 +19,17 @@ use crate::fold::{Known, Rows, fold, missing};
 use crate::lag::Lag;
 use crate::taken::taken_ids;
 use crate::webhook::{Handoff, WebhookConfig};
+use crate::window::weight;
 use crate::write::{Tables, load};
 use crate::{measure, outbox};
 
 /// Tasks kept in memory; about 1 KiB each.
 const KNOWN_TASKS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
+/// Events asked of each partition by the first read. Later reads ask for more while all is small, and for fewer when a
+/// read brings more than [`READ_BYTES`]: a run of large documents must not fill the memory, and not again after a restart.
+const FIRST_SHARE: usize = 64;
+/// What one read should bring at most, in bytes.
+const READ_BYTES: usize = 32 << 20;
 /// How long a read waits for the first new event.
 const BLOCK: Duration = Duration::from_secs(1);
 /// Beyond [`BLOCK`] the server is gone without a word: the connection is given up, and read again from the checkpoint.
@@ -39,6 +45,8 @@ pub struct Projector {
     pool: MySqlPool,
     owner: String,
     batch_events: usize,
+    /// Events the next read asks of each partition.
+    share: usize,
     webhook: Arc<WebhookConfig>,
     handoff: Handoff,
     tables: Tables,
@@ -85,6 +93,7 @@ impl Projector {
             pool: deps.pool.clone(),
             owner: config.owner.clone(),
             batch_events: config.batch_events,
+            share: FIRST_SHARE,
             webhook: Arc::new(config.webhook.clone()),
             handoff,
             tables: Tables::new(""),
@@ -139,7 +148,8 @@ impl Projector {
     /// What is new, ordered by partition and number.
     async fn read(&mut self) -> Result<Vec<Event>, StepError> {
         let mut command = redis::cmd("XREAD");
-        let share = (self.batch_events / self.folded.len().max(1)).max(1);
+        let most = (self.batch_events / self.folded.len().max(1)).max(1);
+        let share = self.share.min(most);
         command.arg("COUNT").arg(share).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS");
         for partition in self.partitions.iter() {
             command.arg(self.keys.journal(partition));
@@ -157,12 +167,14 @@ impl Projector {
         let streams = reply
             .and_then(read_streams)
             .map_err(|error: redis::RedisError| LinkError::Unavailable(error.to_string()))?;
+        let full = streams.iter().any(|(_, entries)| entries.0.len() >= share);
         let mut events = Vec::new();
         for partition in self.partitions.iter() {
             let key = self.keys.journal(partition);
             let entries = streams.iter().find(|(name, _)| *name == key).map(|(_, entries)| entries);
             events.extend(entries.iter().flat_map(|entries| &entries.0).map(|entry| read_entry(partition, entry)));
         }
+        self.share = next_share(share, most, full, events.iter().map(weight).sum());
         Ok(events)
     }
 
@@ -234,10 +246,38 @@ impl Projector {
     }
 }
 
+/// How much to ask for after a read of `share` events a partition that brought so many bytes; `full` when there was more.
+fn next_share(share: usize, most: usize, full: bool, bytes: usize) -> usize {
+    match bytes {
+        READ_BYTES.. => (share / 2).max(1),
+        _ if full && bytes < READ_BYTES / 4 => (share * 2).min(most),
+        _ => share,
+    }
+}
+
 fn announcements(rows: &Rows<'_>, config: &WebhookConfig) -> Vec<crate::announce::Announcement> {
     rows.ended.iter().flat_map(|(task, event)| announce(task, event, &config.endpoints)).collect()
 }
 
 fn is_duplicate(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().is_some_and(|error| error.number() == DUPLICATE_KEY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_asks_for_more_while_events_are_small_and_for_fewer_when_they_are_large() {
+        for (share, full, bytes, next) in [
+            (64, true, 1_000, 128),
+            (64, false, 1_000, 64),
+            (900, true, 1_000, 1_000),
+            (64, true, READ_BYTES / 4, 64),
+            (64, true, READ_BYTES, 32),
+            (1, false, READ_BYTES * 9, 1),
+        ] {
+            assert_eq!(next_share(share, 1_000, full, bytes), next, "{share} {full} {bytes}");
+        }
+    }
 }

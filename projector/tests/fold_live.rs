@@ -4,11 +4,16 @@
 
 mod stage;
 
+use std::time::Duration;
+
+use insightforge_projector::Config;
 use insightforge_projector::project::Step;
-use insightforge_schema::event::{Change, DeadLettered};
+use insightforge_projector::webhook::WebhookConfig;
+use insightforge_schema::event::{BatchReceived, Change, DeadLettered};
 use insightforge_schema::id::{Partition, TaskId};
 use sqlx::AssertSqlSafe;
-use stage::{Stage, completed, failed, on_each_server, processing, submitted};
+use stage::{Stage, completed, failed, on_each_server, partitions, processing, submitted};
+use tokio_util::sync::CancellationToken;
 
 async fn whole_lives_become_rows_logs_results_and_announcements(stage: Stage) {
     let (mut projector, mut handed_over) = stage.projector("one");
@@ -81,6 +86,49 @@ async fn what_cannot_be_folded_is_a_fault_and_holds_nothing_up(stage: Stage) {
     stage.end().await;
 }
 
+async fn whatever_a_caller_or_a_model_says_holds_nothing_up(stage: Stage) {
+    let (mut projector, _kept) = stage.projector("one");
+    let long_key = format!(r#"{{"{}":1}}"#, "k".repeat(70_000));
+    for data in [r#"{"n":1e999}"#, r#"[0e400]"#, "'\\", "\0", &long_key, &"9".repeat(400)] {
+        let first = stage.append(Partition(0), TaskId::new(), 0, &submitted(data)).await;
+        assert!(first > 0);
+    }
+    // In one fold with its submission, and as a change of a row that is there.
+    let mut verbose = failed();
+    if let Change::Failed(failed) = &mut verbose {
+        failed.message = "好'\\".repeat(30_000);
+    }
+    let mut absurd = completed();
+    if let Change::Completed(completed) = &mut absurd {
+        completed.result = r#"{"score":-1e309}"#.to_owned();
+    }
+    stage.life(Partition(0), TaskId::new(), &[processing(), verbose.clone()]).await;
+    stage.life(Partition(0), TaskId::new(), &[processing(), absurd]).await;
+    let task = TaskId::new();
+    let first = stage.life(Partition(0), task, &[processing()]).await;
+    assert_eq!(projector.step().await.unwrap(), Step::Folded(14));
+    stage.append(Partition(0), task, first, &verbose).await;
+    assert_eq!(projector.step().await.unwrap(), Step::Folded(1));
+    assert_eq!(stage.count("analysis_tasks WHERE CHAR_LENGTH(error_message) > 16000").await, 2);
+    assert_eq!((stage.count("projection_faults").await, stage.count("analysis_tasks").await), (0, 9));
+    stage.end().await;
+}
+
+async fn a_batch_that_ends_again_is_a_fault_and_holds_nothing_up(stage: Stage) {
+    let (mut projector, _kept) = stage.projector("one");
+    let end = Change::BatchReceived(BatchReceived { accepted: 1, rejected: 0 });
+    let (one, other) = (TaskId::new(), TaskId::new());
+    stage.append(Partition(0), one, 0, &end).await;
+    assert_eq!(projector.step().await.unwrap(), Step::Folded(1));
+    // Under the same idempotency key a batch has the same id, and a day later nothing else is left of the first one.
+    stage.append(Partition(0), one, 0, &end).await;
+    stage.append(Partition(0), other, 0, &end).await;
+    stage.append(Partition(0), other, 0, &end).await;
+    assert_eq!(projector.step().await.unwrap(), Step::Folded(3));
+    assert_eq!((stage.count("analysis_batches").await, stage.count("projection_faults").await), (2, 2));
+    stage.end().await;
+}
+
 async fn a_lost_connection_changes_nothing_and_the_step_is_made_again(stage: Stage) {
     let (mut projector, mut handed_over) = stage.projector("one");
     stage.life(Partition(0), TaskId::new(), &[processing()]).await;
@@ -115,10 +163,41 @@ async fn a_lost_connection_changes_nothing_and_the_step_is_made_again(stage: Sta
     stage.end().await;
 }
 
+async fn a_projector_that_the_database_does_not_answer_stops_all_the_same(stage: Stage) {
+    stage.life(Partition(0), TaskId::new(), &[processing()]).await;
+    let (mut projector, _kept) = stage.projector("one");
+    assert_eq!(projector.step().await.unwrap(), Step::Folded(2));
+    let mut lock = stage.pool(1).begin().await.unwrap();
+    sqlx::query("SELECT * FROM projection_checkpoint FOR UPDATE").fetch_all(&mut *lock).await.unwrap();
+    stage.life(Partition(0), TaskId::new(), &[processing()]).await;
+    let drain = Duration::from_secs(1);
+    let config = Config {
+        partitions: partitions(),
+        owner: "two".to_owned(),
+        batch_events: 10,
+        webhook: WebhookConfig { drain, ..WebhookConfig::default() },
+    };
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(insightforge_projector::run(config, stage.deps.clone(), shutdown.clone()));
+    let waiting =
+        format!("information_schema.processlist WHERE db = '{}' AND info LIKE 'UPDATE JSON_TABLE%'", stage.database);
+    while stage.count(&waiting).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    shutdown.cancel();
+    let ended = tokio::time::timeout(drain + Duration::from_secs(2), running).await;
+    ended.expect("it ends in time").unwrap().unwrap();
+    lock.rollback().await.unwrap();
+    stage.end().await;
+}
+
 on_each_server! {
+    a_projector_that_the_database_does_not_answer_stops_all_the_same,
     whole_lives_become_rows_logs_results_and_announcements,
     a_life_folded_event_by_event_and_by_a_new_projector_ends_in_the_same_rows,
     of_two_projectors_one_is_fenced_and_nothing_is_folded_twice,
     what_cannot_be_folded_is_a_fault_and_holds_nothing_up,
+    whatever_a_caller_or_a_model_says_holds_nothing_up,
+    a_batch_that_ends_again_is_a_fault_and_holds_nothing_up,
     a_lost_connection_changes_nothing_and_the_step_is_made_again,
 }
