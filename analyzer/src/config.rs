@@ -12,6 +12,11 @@ pub const DRAIN_CEILING_MS: u64 = 8_500;
 /// The longest delay before another attempt, in milliseconds: a day.
 pub const BACKOFF_CEILING_MS: u64 = 86_400_000;
 
+/// The most attempts: their number stands in 16 bits in the tables.
+pub const ATTEMPTS_CEILING: u32 = 65_535;
+/// The most places of one kind: more than any machine has use for, and fewer than a semaphore's own bound.
+pub const PLACES_CEILING: usize = 1_000_000;
+
 /// Settings of one analyzer process. Plain data; the binary reads flags and environment.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -63,6 +68,15 @@ impl Config {
         }
         if self.max_attempts == 0 {
             return wrong("max_attempts is 0: no task could ever run".to_owned());
+        }
+        if self.max_attempts > ATTEMPTS_CEILING {
+            return wrong(format!("max_attempts is {}: {ATTEMPTS_CEILING} at most", self.max_attempts));
+        }
+        if self.max_in_flight > PLACES_CEILING {
+            return wrong(format!("max_in_flight is {}: {PLACES_CEILING} at most", self.max_in_flight));
+        }
+        if self.inference_threads > PLACES_CEILING {
+            return wrong(format!("inference_threads is {}: {PLACES_CEILING} at most", self.inference_threads));
         }
         if self.task_timeout_ms == 0 {
             return wrong("task_timeout_ms is 0: every attempt would time out".to_owned());
@@ -121,7 +135,10 @@ mod tests {
     #[test]
     fn contradicting_settings_are_refused_by_name() {
         assert_eq!(sound().check(1), Ok(()));
-        let cases: [(&str, Config); 9] = [
+        let cases: [(&str, Config); 12] = [
+            ("max_attempts", Config { max_attempts: ATTEMPTS_CEILING + 1, ..sound() }),
+            ("max_in_flight", Config { max_in_flight: usize::MAX, ..sound() }),
+            ("inference_threads", Config { inference_threads: usize::MAX, ..sound() }),
             ("worker_name", Config { worker_name: String::new(), ..sound() }),
             ("lease_ms", Config { lease_ms: 2_999, ..sound() }),
             ("max_attempts", Config { max_attempts: 0, ..sound() }),
