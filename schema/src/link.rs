@@ -133,7 +133,11 @@ impl Link {
         let give_up = Instant::now() + self.shared.deadline;
         let mut wait = RETRY_FIRST;
         loop {
-            let error = match self.connection().await {
+            // One connects at a time: behind a server that takes no connection, who waits for a turn gives up in time too.
+            let Ok(connection) = tokio::time::timeout_at(give_up.into(), self.connection()).await else {
+                return Err(LinkError::Unavailable("no connection in time".to_owned()));
+            };
+            let error = match connection {
                 Ok((generation, connection)) => match call.make(connection).await {
                     Ok(value) => return Ok(value),
                     Err(error) => {
