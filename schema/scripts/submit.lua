@@ -21,9 +21,9 @@ for a = 3, #ARGV, 6 do
   if idem ~= record then
     local seen = redis.call('GET', idem)
     if seen then
-      local bar = string.find(seen, '|', 1, true)
-      local known = string.sub(seen, bar + 1)
-      reply = string.sub(seen, 1, bar - 1) == print and { 'DUP', known, '' } or { 'CONFLICT', known }
+      -- From the end, where the id has a length that is known: a fingerprint is any bytes, a bar among them.
+      local known = string.sub(seen, -36)
+      reply = string.sub(seen, 1, -38) == print and { 'DUP', known, '' } or { 'CONFLICT', known }
     end
   end
   if not reply then

@@ -132,6 +132,18 @@ async fn a_repeated_submission_is_one_task_and_another_body_is_a_conflict() {
 }
 
 #[tokio::test]
+async fn a_fingerprint_may_be_any_bytes() {
+    let stage = Stage::new();
+    let print: &[u8] = b"a|b\0\xff|";
+    let (one, two) = (stage.task(Some(print), Some("k")), stage.task(Some(print), Some("k")));
+    let other = stage.task(Some(b"a"), Some("k"));
+    let task = one.task;
+    assert_eq!(stage.submit(&[one], 0).await, [Submission::Accepted { task, n: 1 }]);
+    let expected = [Submission::Known { task }, Submission::Conflict { task }];
+    assert_eq!(stage.submit(&[two, other], 0).await, expected);
+}
+
+#[tokio::test]
 async fn an_idempotency_key_names_one_task_even_within_one_call() {
     let stage = Stage::new();
     let (one, two) = (stage.task(Some(b"print"), Some("k")), stage.task(Some(b"print"), Some("k")));
