@@ -48,6 +48,7 @@ mod find;
 mod health;
 mod history;
 mod idempotency;
+mod impatient;
 mod known;
 mod list;
 mod measure;

@@ -1,5 +1,5 @@
-//! Connections. One that dawdles over its header or body, or that comes when all places are taken, does not hold what
-//! others need: `axum::serve` of the current release would wait for a header for ever.
+//! Connections. One that dawdles over its header or body, that takes nothing of its answer, or that comes when all places
+//! are taken, does not hold what others need: `axum::serve` of the current release would wait for a header for ever.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +15,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::RunError;
+use crate::impatient::Impatient;
 
 /// From a connection's first byte to the end of its header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a peer to take some of its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 10_000;
 /// The largest request header, in bytes.
@@ -59,7 +62,8 @@ impl Listener {
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
         let service = TowerToHyperService::new(router);
         loop {
-            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let Some(place) = shutdown.run_until_cancelled(places.clone().acquire_owned()).await else { break };
+            let place = place.expect("the semaphore is never closed");
             let Some(accepted) = shutdown.run_until_cancelled(self.socket.accept()).await else { break };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -70,7 +74,9 @@ impl Listener {
                 }
             };
             prepare(&stream);
-            let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+            let connection = builder
+                .serve_connection(TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT)), service.clone())
+                .into_owned();
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
                 // Errors here are the peer's: it went away, or it sent no HTTP. hyper has answered what can be answered.
