@@ -27,8 +27,10 @@ pub struct App {
     pub(crate) models: KnownModels,
     /// The way into the journal.
     pub(crate) submitter: Submitter,
-    /// Memory for bodies.
+    /// Memory for bodies, and for lines on their way.
     pub(crate) budget: Budget,
+    /// Memory for what batches hold of their files as long as they come in, so that slow ones take nothing from uploads.
+    pub(crate) batch_budget: Budget,
     /// The journal's live end.
     pub tail: Tail,
     pub(crate) health: Health,
@@ -56,6 +58,7 @@ impl App {
             models,
             submitter,
             budget: Budget::new(),
+            batch_budget: Budget::new(),
             tail,
             health: Health::default(),
             shutdown: shutdown.clone(),

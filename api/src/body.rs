@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
 
-/// All bodies held at once, in KiB.
+/// All that is held at once of one budget, in KiB.
 const BUDGET_KIB: usize = 32 * 1024;
 /// A body may take this long, and longer at the slowest rate that is still served.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,7 +33,7 @@ pub(crate) struct Held {
 #[derive(Default)]
 pub(crate) struct Share(Option<OwnedSemaphorePermit>);
 
-/// What all bodies together may hold.
+/// What all of a kind together may hold.
 #[derive(Clone)]
 pub(crate) struct Budget(Arc<Semaphore>);
 

@@ -4,12 +4,11 @@
 //! one script sees both. A repeat that arrives while the first is still on its way is stored after it and finds it.
 
 use axum::http::{HeaderMap, HeaderName};
-use insightforge_schema::id::{Partition, PartitionCount, TaskId};
+use insightforge_schema::id::{Partition, PartitionCount};
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::{Link, LinkError};
 use insightforge_schema::{DEDUPE_TTL_S, DEFAULT_TENANT};
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use crate::problem::Fields;
 
@@ -56,24 +55,6 @@ impl Key {
     /// The Redis key.
     pub(crate) fn name(&self, keys: &Keys, partition: Partition) -> String {
         keys.idempotency(partition, &self.hash)
-    }
-
-    /// The batch that is uploaded under this key: the same one whenever it is sent.
-    pub(crate) fn batch(&self) -> Uuid {
-        self.derived(0)
-    }
-
-    /// The task that a batch's line becomes; lines count from 1.
-    pub(crate) fn task_of_line(&self, line: u32) -> TaskId {
-        TaskId(self.derived(line))
-    }
-
-    /// UUID version 8 (RFC 9562 §5.8) over the key and a number.
-    fn derived(&self, number: u32) -> Uuid {
-        let digest = Sha256::new().chain_update(&self.hash).chain_update(number.to_be_bytes()).finalize();
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        Uuid::new_v8(bytes)
     }
 
     /// Takes the key for `value` (`<fingerprint>|<id>`, as the submit script writes it) unless it is taken; says for
@@ -129,8 +110,6 @@ mod tests {
         let key = |route| Key::read(&headers, route, &mut Fields::default()).unwrap();
         assert_eq!(key("upload"), key("upload"));
         assert_ne!(key("upload"), key("batch"));
-        assert_ne!(key("batch").task_of_line(1), key("batch").task_of_line(2));
-        assert_eq!(key("batch").batch(), key("batch").batch());
         assert!(!format!("{:?}", key("upload")).contains("\"k\""));
     }
 }

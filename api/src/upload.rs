@@ -15,9 +15,11 @@ use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{Context, Submission, Submit};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::asked::{Asked, Defaults, Door, Rules};
@@ -178,7 +180,7 @@ pub(crate) fn prepare(
         (None, _) => TaskId::new(),
         (Some((_, partition)), None) => TaskId::new_in(partition, partitions),
         // Each line of a keyed batch is the same task whenever it is sent.
-        (Some((key, _)), Some(batch)) => key.task_of_line(batch.line),
+        (Some(_), Some(batch)) => task_of_line(batch),
     });
     let (own_id, in_batch) = (asked.task_id.is_some(), batch.is_some());
     let fingerprint = (own_id || key.is_some()).then(|| asked.fingerprint(&app.sealer));
@@ -191,6 +193,14 @@ pub(crate) fn prepare(
     let lane = asked.lane.clone();
     let event = encode(&meta, &Change::Submitted(asked.submitted(task, &app.sealer, batch)));
     Submit { task, lane, event, fingerprint, idempotency_key, context }
+}
+
+/// UUID version 8 (RFC 9562 §5.8) over the batch's id and the line's number.
+fn task_of_line(batch: BatchLine) -> TaskId {
+    let digest = Sha256::new().chain_update(batch.id).chain_update(batch.line.to_be_bytes()).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    TaskId(Uuid::new_v8(bytes))
 }
 
 /// A key beside an id of the caller's own: the two may live in different partitions, so the key is taken first. If the

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::idempotency::REPLAYED;
 use crate::problem::{Fields, Problem};
 
-/// Tasks that the answer lists; the others can be listed by `GET /api/tasks?batch=…`.
+/// Tasks that the answer lists; the others can be listed by `GET /api/tasks?batch_id=…`.
 const LISTED_TASKS: usize = 100_000;
 /// Rejected lines that the answer explains.
 const LISTED_ERRORS: usize = 100;
@@ -25,7 +25,7 @@ pub(crate) struct Account {
     pub(crate) repeated: u32,
     /// Lines that are not in order; the first hundred are in `errors`.
     pub(crate) rejected: u32,
-    /// The tasks, in order of their lines; the first 100,000. `GET /api/tasks?batch=…` lists them all.
+    /// The tasks, in order of their lines; the first 100,000. `GET /api/tasks?batch_id=…` lists them all.
     tasks: Vec<TaskOfLine>,
     errors: Vec<LineErrors>,
     /// The CSV file's columns that mean nothing here.

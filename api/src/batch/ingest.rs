@@ -4,8 +4,9 @@
 //! through before anything is stored, so that a file that is of no use at all (empty, not UTF-8, no such column, no line
 //! in order) is refused as a whole. After that a wrong line is rejected alone.
 //!
-//! With an `Idempotency-Key` a line's task follows from key and line number: a batch that broke off is sent again, and
-//! what was there before stays the same task.
+//! With an `Idempotency-Key` the batch's id is kept under the key, and a line's task follows from that id and the line's
+//! number: a batch that broke off is sent again, and what was there before stays the same task. Once the key is forgotten
+//! it names another batch, whose tasks are others.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub(crate) struct Ingest {
     trace: Option<String>,
     account: Account,
     window: VecDeque<OnTheWay>,
+    /// Memory for the head and then for the lines that were made of it and for the line that is coming in.
+    share: Share,
 }
 
 /// A line whose answer is awaited.
@@ -81,10 +84,9 @@ impl Ingest {
         key: Option<Key>,
         trace: Option<String>,
     ) -> Self {
-        let batch = key.as_ref().map_or_else(Uuid::now_v7, Key::batch);
         let reader = Reader::new(source.format, app.config.max_body_bytes);
-        let (account, window) = (Account::new(batch), VecDeque::new());
-        Self { app, source, reader, defaults, key, trace, account, window }
+        let (account, window) = (Account::new(Uuid::now_v7()), VecDeque::new());
+        Self { app, source, reader, defaults, key, trace, account, window, share: Share::default() }
     }
 
     /// Takes the batch in.
@@ -111,11 +113,10 @@ impl Ingest {
     /// Looks through the head of the file and takes the key. Nothing is stored before this has gone well. Gives what was
     /// read beyond the head (`None` at the end of the file) and the head's good lines.
     async fn begin(&mut self) -> Result<(Option<Bytes>, Vec<Good>, Option<InFlight>), Problem> {
-        let mut share = Share::default();
         let mut head = Vec::new();
         let mut rest = None;
         while let Some(piece) = self.source.next().await? {
-            self.app.budget.take(&mut share, piece.len())?;
+            self.app.batch_budget.take(&mut self.share, piece.len())?;
             let room = (HEAD_BYTES - head.len()).min(piece.len());
             head.extend_from_slice(&piece[..room]);
             if head.len() == HEAD_BYTES {
@@ -152,7 +153,7 @@ impl Ingest {
         Problem::invalid(Fields::one(self.source.name, what))
     }
 
-    /// The same key with another head is another batch.
+    /// The same key with the same head is the batch it was before; with another head it is another, and refused.
     async fn take_key(&mut self, head: &[u8]) -> Result<Option<InFlight>, Problem> {
         let Some(key) = &self.key else { return Ok(None) };
         let app = &self.app;
@@ -160,9 +161,9 @@ impl Ingest {
         hash.update(format!("{:?} {:?}\n", self.source.format, self.defaults));
         let fingerprint = hex::encode(&hash.chain_update(head).finalize()[..16]);
         let value = format!("{fingerprint}|{}", self.account.batch_id);
-        match key.reserve(&app.link, &app.keys, app.config.partitions, &value).await? {
-            Some(taken) if taken != value => return Err(conflict(Some(key))),
-            _ => {}
+        if let Some(taken) = key.reserve(&app.link, &app.keys, app.config.partitions, &value).await? {
+            let batch = taken.strip_prefix(&format!("{fingerprint}|")).and_then(|batch| batch.parse().ok());
+            self.account.batch_id = batch.ok_or_else(|| conflict(Some(key)))?;
         }
         let lease = app.keys.lease(key.partition(app.config.partitions), &format!("batch:{}", self.account.batch_id));
         InFlight::take(&app.link, lease).await.map(Some)

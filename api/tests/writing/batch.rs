@@ -208,6 +208,27 @@ async fn the_same_file_under_the_same_key_is_the_same_batch() {
     assert_eq!(single.await.status, 202, "another route has keys of its own");
 }
 
+#[tokio::test]
+async fn a_key_that_has_been_forgotten_names_another_batch() {
+    let door = Door::open().await;
+    let keyed = async |file: &str| {
+        let request = door.post(DEFAULTS).header("Content-Type", "text/csv").header("Idempotency-Key", "nightly");
+        Answer::of(request.body(file.to_owned())).await
+    };
+    let monday = keyed("text\na\nb\n").await;
+    // As time does after a day.
+    let kept: Vec<String> =
+        door.link.query(redis::cmd("KEYS").arg(format!("{{{}:*:idem:*", door.keys.prefix()))).await.unwrap();
+    assert_eq!(kept.len(), 1);
+    door.link.query::<u64>(redis::cmd("DEL").arg(&kept)).await.unwrap();
+    let tuesday = keyed("text\na\nc\nd\n").await;
+    assert_eq!((monday.counts(), tuesday.counts()), ((2, 0), (3, 0)));
+    assert_eq!(tuesday.header("idempotency-replayed"), None);
+    assert_ne!(monday.body["batch_id"], tuesday.body["batch_id"]);
+    assert_eq!(door.submitted_ids().await.len(), 5, "no task of the one is a task of the other");
+    assert_eq!(closings(&door).await.len(), 2);
+}
+
 /// Begins a chunked upload of `file` under key `k` and gives the connection, with the upload unfinished.
 async fn begin(door: &Door, key: Option<&str>, file: &[u8]) -> TcpStream {
     let mut connection = TcpStream::connect(door.addr).await.unwrap();
