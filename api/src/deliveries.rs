@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use chrono::{DateTime, NaiveDateTime, Utc};
+use insightforge_schema::address::shown_url;
 use insightforge_schema::id::position_of_row;
 use serde::Serialize;
 use sqlx::FromRow;
@@ -19,7 +20,7 @@ use crate::ask::ask;
 use crate::describe::{Invalid, Unavailable};
 use crate::params::{self, Params};
 use crate::problem::Problem;
-use crate::shape::{shown_url, utc};
+use crate::shape::utc;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(deliveries))

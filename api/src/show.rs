@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use chrono::{DateTime, Utc};
+use insightforge_schema::address::shown_url;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -15,7 +16,7 @@ use crate::describe::{Absent, Invalid, Unavailable};
 use crate::find::{Found, find_all};
 use crate::params::task_id;
 use crate::problem::Problem;
-use crate::shape::{Document, TaskStatus, shown_url};
+use crate::shape::{Document, TaskStatus};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(task))

@@ -173,6 +173,18 @@ pub fn parse_url(text: &str) -> Result<Url, Refusal> {
     Ok(url)
 }
 
+/// A URL without what may be a secret in it: credentials and query.
+#[must_use]
+pub fn shown_url(url: &str) -> String {
+    let Ok(mut shown) = Url::parse(url) else { return "(unreadable)".to_owned() };
+    // Neither can fail for a URL with a host, and one without has no credentials.
+    let _ = (shown.set_username(""), shown.set_password(None));
+    let query = shown.query().is_some();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    if query { format!("{shown}?…") } else { shown.to_string() }
+}
+
 /// The IPv4 address that a NAT64 gateway turns this one into (RFC 6052, well-known prefix); else the address itself.
 fn translated(address: IpAddr) -> IpAddr {
     match address {
@@ -380,6 +392,17 @@ mod tests {
         }
         assert!(matches!(AddressPolicy::parse("docker"), Err(BadAllowance::NotANetwork(_))));
         assert_eq!(AddressPolicy::parse(" "), Ok(AddressPolicy::default()));
+    }
+
+    #[test]
+    fn a_url_shows_no_credentials() {
+        for (url, shown) in [
+            ("https://user:secret@example.com/hook?token=secret#x", "https://example.com/hook?…"),
+            ("https://example.com/hook", "https://example.com/hook"),
+            ("secret", "(unreadable)"),
+        ] {
+            assert_eq!(shown_url(url), shown);
+        }
     }
 
     proptest! {

@@ -14,6 +14,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::address::shown_url;
 use crate::id::{Position, TaskId};
 
 /// The encoding's version, in every stored event. A reader of version N reads every version up to N.
@@ -213,7 +214,7 @@ impl Change {
                 "model_version": it.model_version,
                 "data": document(&it.data),
                 "user_id": it.user_id,
-                "webhook_url": it.webhook.as_ref().map(|webhook| &webhook.url),
+                "webhook_url": it.webhook.as_ref().map(|webhook| shown_url(&webhook.url)),
                 "batch_id": it.batch.map(|batch| batch.id),
                 "batch_line": it.batch.map(|batch| batch.line),
                 "retry_of": it.retry_of,
@@ -376,5 +377,23 @@ mod tests {
         assert_eq!(event(None).trace_id(), "0190a6f0000070008000000000000001");
         let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(event(Some(sent)).trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+    }
+
+    #[test]
+    fn what_is_shown_of_an_event_has_no_secret_of_its_webhook() {
+        let url = "https://example.com/hook?token=hidden".to_owned();
+        let submitted = Submitted {
+            task_type: "sentiment_analysis".to_owned(),
+            model_version: "v1.0".to_owned(),
+            data: "{}".to_owned(),
+            user_id: None,
+            webhook: Some(Webhook { url, sealed_secret: Some(b"sealed".to_vec()) }),
+            batch: None,
+            retry_of: None,
+        };
+        let shown = Change::Submitted(submitted).public_data();
+        assert_eq!(shown["webhook_url"], "https://example.com/hook?…");
+        let shown = shown.to_string();
+        assert!(!shown.contains("hidden") && !shown.contains("seal"), "{shown}");
     }
 }
