@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use futures_util::future::try_join_all;
 use insightforge_schema::event::{Change, Event};
 use insightforge_schema::id::{Cursor, Partition, TaskId};
-use insightforge_schema::journal::{last_number, range};
+use insightforge_schema::journal::{self, last_number};
 use insightforge_schema::link::LinkError;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -29,8 +29,9 @@ const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MOST: u32 = 1_000;
 /// How many events one request looks through for those it was asked for.
 const LOOK_MOST: usize = 20_000;
-/// Events of one partition in one read; few, because each brings its document.
+/// Events of one partition in one read, and the bytes after which it takes no more: each brings its document.
 const READ_EVENTS: usize = 64;
+const READ_BYTES: usize = 1 << 20;
 /// Beyond so many bytes of documents an answer takes no more events.
 const ANSWER_BYTES: usize = 4 << 20;
 
@@ -254,8 +255,10 @@ impl Run {
         if self.dry || !self.ahead.is_empty() {
             return Ok(());
         }
-        let events = range(&app.link, &app.keys, self.partition, self.read_to + 1, None, READ_EVENTS).await?;
-        self.dry = events.len() < READ_EVENTS;
+        let from = self.read_to + 1;
+        let journal::Run { events, end } =
+            journal::run(&app.link, &app.keys, self.partition, from, READ_EVENTS, READ_BYTES).await?;
+        self.dry = end;
         if let (Some(first), Some(last)) = (events.first(), events.last()) {
             self.check_no_gap(first.position.n)?;
             self.read_to = last.position.n;

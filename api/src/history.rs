@@ -11,7 +11,7 @@ use axum::extract::{Path, RawQuery, State};
 use chrono::NaiveDateTime;
 use futures_util::future::try_join_all;
 use insightforge_schema::id::{Partition, Position, TaskId, position_of_row, row_id};
-use insightforge_schema::journal::range;
+use insightforge_schema::journal::{self, range};
 use insightforge_schema::link::LinkError;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -35,6 +35,8 @@ const LIMIT_MOST: u32 = 500;
 /// How far behind the checkpoint one request searches, in events of the partition.
 const SEARCH_MOST: u64 = 10_000;
 const SEARCH_STEP: usize = 1_000;
+/// One read of the search takes no more events beyond so many bytes.
+const SEARCH_BYTES: usize = 1 << 20;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(events))
@@ -157,12 +159,12 @@ async fn search(
 ) -> Result<bool, LinkError> {
     let mut next = from;
     while next < from + SEARCH_MOST {
-        let run = range(&app.link, &app.keys, partition, next, None, SEARCH_STEP).await?;
-        for event in run.iter().filter(|event| event.task == task) {
+        let run = journal::run(&app.link, &app.keys, partition, next, SEARCH_STEP, SEARCH_BYTES).await?;
+        for event in run.events.iter().filter(|event| event.task == task) {
             found.insert(event.position.n, Some(event.into()));
         }
-        match run.last() {
-            Some(last) if run.len() == SEARCH_STEP => next = last.position.n + 1,
+        match run.events.last() {
+            Some(last) if !run.end => next = last.position.n + 1,
             _ => return Ok(true),
         }
     }

@@ -1,11 +1,14 @@
 //! Reading the stream back as events.
 
+use std::borrow::Cow;
+
 use redis::{FromRedisValue, RedisError, Value};
 
 use crate::event::{self, Change, Event, Meta, Unknown};
 use crate::id::{Partition, Position, TaskId, number_of, stream_id};
 use crate::keys::Keys;
 use crate::link::{Link, LinkError};
+use crate::script;
 
 /// Events of a partition with `from <= n <= to`, in order, `limit` at most.
 ///
@@ -27,6 +30,32 @@ pub async fn range(
     };
     let reply: Entries = link.query(command.arg("COUNT").arg(limit)).await?;
     Ok(reply.0.into_iter().map(|entry| read_entry(partition, &entry)).collect())
+}
+
+/// Events of a partition from number `from` on, in order: `limit` at most, and no more once they have `bytes` bytes
+/// together. For readers that hold what they read: a single event can carry a large document.
+///
+/// # Errors
+/// See [`LinkError`].
+pub async fn run(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    from: u64,
+    limit: usize,
+    bytes: usize,
+) -> Result<Run, LinkError> {
+    let args = [stream_id(from), limit.to_string(), bytes.to_string()].map(|arg| Cow::Owned(arg.into_bytes()));
+    let (end, entries): (bool, Entries) = link.eval(&script::RANGE, &[keys.journal(partition)], &args).await?;
+    Ok(Run { events: entries.0.into_iter().map(|entry| read_entry(partition, &entry)).collect(), end })
+}
+
+/// What [`run`] read.
+#[derive(Debug)]
+pub struct Run {
+    pub events: Vec<Event>,
+    /// There was nothing behind them.
+    pub end: bool,
 }
 
 /// The number of the last event of a partition; 0 when there is none.

@@ -26,7 +26,7 @@ pub type Arg<'a> = Cow<'a, [u8]>;
 
 macro_rules! scripts {
     ($($name:ident = $file:literal),* $(,)?) => {
-        $(static $name: Script = Script {
+        $(pub(crate) static $name: Script = Script {
             body: include_str!(concat!("../scripts/", $file)),
             hash: LazyLock::new(|| redis::Script::new(include_str!(concat!("../scripts/", $file))).get_hash().to_owned()),
         };)*
@@ -46,6 +46,7 @@ scripts! {
     BEAT = "beat.lua",
     PRUNE = "prune.lua",
     VIEW = "view.lua",
+    RANGE = "range.lua",
 }
 
 impl Script {

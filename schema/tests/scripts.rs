@@ -326,3 +326,24 @@ async fn a_batch_is_closed_once() {
     assert_eq!(stage.journal().await, "batch_received");
     assert_eq!(journal::last_number(&stage.link, &stage.keys, PARTITION).await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn a_run_of_the_journal_ends_with_the_entry_that_fills_it() {
+    let stage = Stage::new();
+    let tasks: Vec<Submit> = (0..20).map(|_| Submit { event: vec![0; 1_000], ..stage.task(None, None) }).collect();
+    stage.submit(&tasks, 0).await;
+    for (from, limit, bytes, numbers, end) in [
+        (1, 100, 100_000, 1..=20, true),
+        (1, 20, 100_000, 1..=20, false),
+        (4, 9, 100_000, 4..=12, false),
+        (1, 100, 3_000, 1..=3, false),
+        (12, 100, 1, 12..=12, false),
+        (20, 100, 100_000, 20..=20, true),
+    ] {
+        let run = journal::run(&stage.link, &stage.keys, PARTITION, from, limit, bytes).await.unwrap();
+        let found: Vec<u64> = run.events.iter().map(|event| event.position.n).collect();
+        assert_eq!((found, run.end), (numbers.collect(), end), "from {from}, {limit} at most, {bytes} bytes");
+    }
+    let beyond = journal::run(&stage.link, &stage.keys, PARTITION, 21, 100, 1).await.unwrap();
+    assert!(beyond.events.is_empty() && beyond.end);
+}
