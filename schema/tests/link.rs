@@ -1,7 +1,5 @@
 //! The link to a server that is not well.
 
-#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
-
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
