@@ -30,7 +30,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code, reason = "it describes the body; the body is read field by field, to name all that is wrong")]
 pub(crate) struct AnalyzeBody {
-    /// The same id twice is one task.
+    /// The same id twice is one task, until a day after its end; a new task needs a new one.
     task_id: uuid::Uuid,
     /// The input: a JSON document as a string.
     #[schema(example = "{\"text\":\"好消息!\"}")]

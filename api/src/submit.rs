@@ -8,6 +8,7 @@
 //! nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use insightforge_schema::id::{Partition, PartitionCount};
 use insightforge_schema::keys::Keys;
@@ -34,6 +35,9 @@ pub(crate) struct Submitter {
     queues: Arc<[mpsc::Sender<Waiting>]>,
     partitions: PartitionCount,
     backlog: Backlog,
+    /// How long one caller is kept waiting: through one call that is given up and one more, not through all that are ahead
+    /// of it in the queue.
+    patience: Duration,
 }
 
 /// The answer to one task, once it is there.
@@ -78,7 +82,7 @@ impl Submitter {
             }
             queue
         };
-        Self { queues: partitions.iter().map(start).collect(), partitions, backlog }
+        Self { queues: partitions.iter().map(start).collect(), partitions, backlog, patience: link.deadline() * 2 }
     }
 
     /// Stores one task and says what became of it; refuses at once when there is no room.
@@ -87,7 +91,11 @@ impl Submitter {
         let (answer, answered) = oneshot::channel();
         let queue = self.queue(&submit);
         queue.try_send(Waiting { submit, answer, share, place }).map_err(|_| Refused::Queue)?;
-        judge(answered.await)
+        match tokio::time::timeout(self.patience, answered).await {
+            Ok(answer) => judge(answer),
+            // It may still be stored; the answer says that this is not known.
+            Err(_) => Err(Refused::Link(LinkError::Unavailable("no answer in time".to_owned()))),
+        }
     }
 
     /// Hands over one task of many, waiting for room in the queue.
@@ -199,4 +207,41 @@ fn group(waiting: &[Waiting]) -> usize {
         bytes <= GROUP_BYTES
     });
     fitting.count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use insightforge_schema::id::TaskId;
+    use insightforge_schema::keys::Lane;
+    use insightforge_schema::script::Context;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_all_who_are_ahead_while_redis_is_silent() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", silent.local_addr().unwrap());
+        let link = Link::new(&url, Duration::from_millis(500)).unwrap();
+        let (keys, one) = (Keys::new("silent"), PartitionCount::new(1).unwrap());
+        let backlog = Backlog::start(&link, &keys, one, 10_000, &CancellationToken::new());
+        let submitter = Submitter::start(&link, &keys, one, backlog);
+        let began = Instant::now();
+        let waiting = (0..4_000).map(|_| {
+            let submit = Submit {
+                task: TaskId::new(),
+                lane: Lane::new("acting", "v1"),
+                event: vec![0],
+                fingerprint: None,
+                idempotency_key: None,
+                context: Context::default(),
+            };
+            submitter.submit(submit, Share::default())
+        });
+        let answers = futures_util::future::join_all(waiting).await;
+        assert!(answers.iter().all(|answer| matches!(answer, Err(Refused::Link(LinkError::Unavailable(_))))));
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
 }

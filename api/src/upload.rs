@@ -53,8 +53,8 @@ pub(crate) struct UploadBody {
     /// One of the task type's versions.
     #[schema(example = "v1.0")]
     model_version: String,
-    /// The task's id, when the caller brings one. The same id with the same fields is the same task; with others it is
-    /// answered 409.
+    /// The task's id, when the caller brings one; for a new task a new one. Until a day after the task's end the same id
+    /// with the same fields is the same task, and with others it is answered 409.
     task_id: Option<uuid::Uuid>,
     user_id: Option<u64>,
     /// Where the outcome is announced.

@@ -93,6 +93,12 @@ impl Link {
         Self { shared: Arc::new(shared) }
     }
 
+    /// How long a call is tried before it is given up.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.shared.deadline
+    }
+
     /// Runs a script over `keys` (all of one hash slot). Sent again after an ambiguous failure until the deadline.
     ///
     /// # Errors
