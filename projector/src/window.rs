@@ -11,9 +11,9 @@ use insightforge_schema::keys::Keys;
 use insightforge_schema::link::{Link, LinkError};
 
 /// Events of a window, over all partitions.
-const WINDOW: u64 = 16_000;
+const WINDOW: u64 = 8_000;
 /// Text of a window, in bytes; a window ends early when its documents are large.
-const WINDOW_BYTES: usize = 16 << 20;
+const WINDOW_BYTES: usize = 8 << 20;
 /// Entries asked for at once: few enough that Redis serves others in between.
 const PAGE: usize = 256;
 /// Partitions read at once.

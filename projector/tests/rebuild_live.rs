@@ -238,7 +238,7 @@ async fn under_live_load_nothing_is_lost_doubled_or_announced_twice(stage: Stage
         }
     };
     let rebuilds = async {
-        for _ in 0..5 {
+        for _ in 0..3 {
             let report = stage.rebuild(config()).await.unwrap();
             assert!(report.swapped && report.is_equal(), "{report:?}");
         }
@@ -254,7 +254,7 @@ async fn under_live_load_nothing_is_lost_doubled_or_announced_twice(stage: Stage
     assert_eq!((written, deliveries.len() + due), (lives, lives), "every outcome once");
     let verified = stage.verified().await;
     assert!(verified.is_equal(), "{verified:?}");
-    assert!(lives > 20, "only {lives} lives went on beside five rebuilds");
+    assert!(lives > 20, "only {lives} lives went on beside three rebuilds");
     stage.end().await;
 }
 

@@ -4,8 +4,8 @@ use insightforge_schema::id::PartitionCount;
 use insightforge_schema::journal;
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
-use sqlx::MySqlPool;
 use sqlx::mysql::MySqlConnection;
+use sqlx::{Connection, Executor, MySqlPool};
 
 use super::RebuildError;
 use super::fresh::swapped;
@@ -13,6 +13,7 @@ use super::fresh::swapped;
 /// Locks belong to the server, so the name tells the database; a name has 64 characters at most.
 const LOCK: &str =
     "SELECT CAST(GET_LOCK(CONCAT('insightforge_rebuild_', LEFT(SHA2(DATABASE(), 256), 32)), 0) AS SIGNED)";
+const UNLOCK: &str = "DO RELEASE_LOCK(CONCAT('insightforge_rebuild_', LEFT(SHA2(DATABASE(), 256), 32)))";
 
 /// Takes the lock that only one rebuild of a database can hold. It goes with the connection: a rebuild that dies leaves
 /// nothing to clean up.
@@ -25,6 +26,14 @@ pub(super) async fn be_alone(pool: &MySqlPool) -> Result<MySqlConnection, Rebuil
     sqlx::query("SET SESSION wait_timeout = 31536000").execute(&mut connection).await?;
     let got: Option<i64> = sqlx::query_scalar(LOCK).fetch_one(&mut connection).await?;
     if got == Some(1) { Ok(connection) } else { Err(RebuildError::AnotherIsRunning) }
+}
+
+/// Lets the next rebuild begin; a closed connection would let it only once the server has noticed.
+pub(super) async fn let_others(mut alone: MySqlConnection) {
+    if let Err(error) = alone.execute(UNLOCK).await {
+        tracing::debug!(%error, "the lock goes with the connection");
+    }
+    let _ = alone.close().await;
 }
 
 /// Refuses what a swap would silently lose: triggers stay with the old tables, foreign keys of other tables follow them.

@@ -26,7 +26,7 @@ use insightforge_schema::id::{Cursor, Partition, PartitionCount};
 use insightforge_schema::journal;
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::{Link, LinkError};
-use sqlx::{Connection, MySqlPool};
+use sqlx::MySqlPool;
 
 use crate::checkpoint;
 use crate::snapshot::Snapshot;
@@ -140,13 +140,23 @@ pub enum RebuildError {
 /// [`RebuildError`]; fresh tables that were begun are dropped, by the next rebuild if this one cannot.
 pub async fn rebuild(config: &Config, deps: &Deps, tell: impl Fn(Progress) + Sync) -> Result<Report, RebuildError> {
     let alone = guard::be_alone(&deps.pool).await?;
+    let outcome = rebuild_alone(config, deps, &tell).await;
+    guard::let_others(alone).await;
+    outcome
+}
+
+async fn rebuild_alone(
+    config: &Config,
+    deps: &Deps,
+    tell: &(impl Fn(Progress) + Sync),
+) -> Result<Report, RebuildError> {
     guard::check_tables(&deps.pool).await?;
     let checkpoint = checkpoint::read(&deps.pool, config.partitions, &config.owner).await?;
     guard::check_journal(&deps.link, &deps.keys, config.partitions, &checkpoint).await?;
     for leftover in [FRESH, OLD] {
         fresh::drop_all(&deps.pool, leftover).await?;
     }
-    let outcome = fill_and_swap(config, deps, &checkpoint, &tell).await;
+    let outcome = fill_and_swap(config, deps, &checkpoint, tell).await;
     if !matches!(&outcome, Ok(report) if report.swapped)
         && let Err(error) = fresh::drop_all(&deps.pool, FRESH).await
     {
@@ -157,7 +167,6 @@ pub async fn rebuild(config: &Config, deps: &Deps, tell: impl Fn(Progress) + Syn
     {
         tracing::warn!(%error, "the old tables could not be dropped; the next rebuild does it");
     }
-    let _ = alone.close().await;
     outcome
 }
 
