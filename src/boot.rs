@@ -90,7 +90,12 @@ impl RoleArgs {
     }
 }
 
-/// Cancelled by SIGTERM or SIGINT.
+/// How long a process that was told to stop may take, whatever Redis, the database, a model or a receiver does; a little
+/// more than the longest orderly end of a role.
+const LAST_MOMENT: Duration = Duration::from_millis(9_800);
+
+/// Cancelled by SIGTERM or SIGINT. A process that has not ended by then, because a start or a step waits for a server that
+/// does not answer, is ended: it holds nothing that a crash could lose.
 pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     let token = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
@@ -102,6 +107,12 @@ pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
             _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         }
         cancel.cancel();
+        // A thread, not a task: it must not depend on the runtime.
+        std::thread::spawn(|| {
+            std::thread::sleep(LAST_MOMENT);
+            tracing::error!("not stopped in time: ending the process");
+            std::process::exit(1);
+        });
     });
     Ok(token)
 }

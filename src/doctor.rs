@@ -12,6 +12,9 @@ use sqlx::{MySqlPool, Row};
 
 use crate::config::{DatabaseArgs, RedisArgs};
 
+/// The shortest statement that the database must take, in bytes: MariaDB's default.
+const PACKET: i64 = 16 << 20;
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -142,9 +145,13 @@ fn judge_redis_settings(settings: &HashMap<String, String>) -> Vec<Finding> {
 
 /// Version, durability and migrations of the database.
 pub(crate) async fn check_database(pool: &MySqlPool) -> Vec<Finding> {
-    let row = sqlx::query("SELECT VERSION(), CAST(@@innodb_flush_log_at_trx_commit AS SIGNED)").fetch_one(pool).await;
-    let (version, flush) = match row {
-        Ok(row) => (row.get::<String, _>(0), row.get::<i64, _>(1)),
+    let row = sqlx::query(
+        "SELECT VERSION(), CAST(@@innodb_flush_log_at_trx_commit AS SIGNED), CAST(@@max_allowed_packet AS SIGNED)",
+    )
+    .fetch_one(pool)
+    .await;
+    let (version, flush, packet) = match row {
+        Ok(row) => (row.get::<String, _>(0), row.get::<i64, _>(1), row.get::<i64, _>(2)),
         Err(error) => {
             return vec![broken(format!("the database does not answer: {error}"), "start it, or correct DATABASE_URL")];
         }
@@ -158,6 +165,7 @@ pub(crate) async fn check_database(pool: &MySqlPool) -> Vec<Finding> {
             "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration",
         ));
     }
+    findings.push(judge_packet(packet));
     let applied: Result<i64, _> =
         sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations WHERE success = TRUE").fetch_one(pool).await;
     let known = insightforge_schema::tables::MIGRATIONS.iter().count() as i64;
@@ -167,6 +175,17 @@ pub(crate) async fn check_database(pool: &MySqlPool) -> Vec<Finding> {
         Err(_) => broken("the tables do not exist".to_owned(), "insightforge migrate"),
     });
     findings
+}
+
+/// A row travels in one statement; one that is too long for the server would stop the projection.
+fn judge_packet(bytes: i64) -> Finding {
+    if bytes < PACKET {
+        return broken(
+            format!("max_allowed_packet is {bytes}: a statement of the projection can be longer"),
+            "SET GLOBAL max_allowed_packet = 16777216 or more, and in the server's configuration",
+        );
+    }
+    good(format!("max_allowed_packet {bytes}"))
 }
 
 /// Is there an analyzer for every lane that has waiting tasks?
@@ -193,24 +212,25 @@ async fn check_analyzers(link: &Link, keys: &Keys) -> Vec<Finding> {
 async fn check_projection(link: &Link, keys: &Keys, pool: &MySqlPool, count: PartitionCount) -> Vec<Finding> {
     let mut lag = 0;
     for partition in count.iter() {
-        let last = journal::last_number(link, keys, partition).await.unwrap_or(0);
+        // The tables first: what a projector folds meanwhile must not look like events that the journal lacks.
         let folded: Result<Option<u64>, _> =
             sqlx::query_scalar("SELECT last_n FROM projection_checkpoint WHERE projection = 'live' AND part = ?")
                 .bind(partition.0)
                 .fetch_optional(pool)
                 .await;
-        match folded {
-            Ok(folded) if folded.unwrap_or(0) > last => {
+        let folded = match folded {
+            Ok(folded) => folded.unwrap_or(0),
+            Err(error) => return vec![broken(error.to_string(), "")],
+        };
+        match journal::last_number(link, keys, partition).await {
+            Ok(last) if folded > last => {
                 return vec![broken(
-                    format!(
-                        "partition {partition}: the tables have event {}, the journal ends at {last}",
-                        folded.unwrap_or(0)
-                    ),
+                    format!("partition {partition}: the tables have event {folded}, the journal ends at {last}"),
                     "Redis lost its tail: restore it, or point REDIS_URL at the right server",
                 )];
             }
-            Ok(folded) => lag += last - folded.unwrap_or(0),
-            Err(error) => return vec![broken(error.to_string(), "")],
+            Ok(last) => lag += last - folded,
+            Err(error) => return vec![broken(error.to_string(), "start Redis, or correct REDIS_URL")],
         }
     }
     let faults: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM projection_faults").fetch_one(pool).await.unwrap_or(0);
@@ -274,6 +294,12 @@ mod tests {
             assert_eq!(weak.len(), 1, "{name} {value}");
             assert!(weak[0].what.contains(name) && weak[0].remedy.contains(name), "{weak:?}");
         }
+    }
+
+    #[test]
+    fn a_database_that_takes_only_short_statements_is_refused() {
+        assert_eq!(judge_packet(4 << 20).level, Level::Broken);
+        assert_eq!(judge_packet(16 << 20).level, Level::Good);
     }
 
     #[test]

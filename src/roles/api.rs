@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use insightforge_analyzer::model::Registry;
 use insightforge_api::{Config, Deps};
 use insightforge_schema::address::AddressPolicy;
@@ -14,6 +14,10 @@ use crate::config::{DatabaseArgs, RedisArgs, SealArgs};
 
 /// Connections to the database: lists and look-ups only, no upload waits for one.
 const DATABASE_CONNECTIONS: u32 = 16;
+
+/// The largest upload that can be allowed, in bytes: written as a literal it can be twice as long, and the tables' server
+/// takes 16 MiB in one statement.
+const BODY_CEILING: usize = 7 << 20;
 
 #[derive(clap::Args)]
 pub(crate) struct ApiArgs {
@@ -38,7 +42,7 @@ pub(crate) struct ApiArgs {
     /// Waiting tasks beyond which uploads are answered 429
     #[arg(long, env = "INSIGHTFORGE_MAX_BACKLOG", default_value_t = 1_000_000)]
     max_backlog: u64,
-    /// Largest body of one upload, in bytes
+    /// Largest body of one upload, in bytes; 7 MiB at most
     #[arg(long, env = "INSIGHTFORGE_MAX_BODY_BYTES", default_value_t = 1_048_576)]
     max_body_bytes: usize,
     /// Largest body of one batch upload, in bytes; it is streamed, not held
@@ -60,6 +64,11 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
         args.role.check_listener("INSIGHTFORGE_INTERNAL_ADDR", addr)?;
     }
     args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
+    ensure!(
+        args.max_body_bytes <= BODY_CEILING,
+        "INSIGHTFORGE_MAX_BODY_BYTES is {}: documents above {BODY_CEILING} do not fit into a statement of the tables' server",
+        args.max_body_bytes
+    );
     let addresses = AddressPolicy::parse(&args.webhook_allow_cidrs).context("INSIGHTFORGE_WEBHOOK_ALLOW_CIDRS")?;
     let sealer = args.seal.sealer()?;
     let shutdown = boot::shutdown_on_signal()?;
