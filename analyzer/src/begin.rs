@@ -29,16 +29,28 @@ pub(crate) async fn begin<'a>(worker: &'a Worker, batch: &'a Batch) -> Vec<Attem
             event: encode(&worker.meta(now_us, reference.attempt, &reference.context), &processing),
         })
         .collect();
-    let begun = match start(worker, lane, &starts).await {
-        Ok(begun) => begun,
-        Err(error) => {
-            // The entries stay pending under our name; once they are silent for a lease, they are requeued.
-            tracing::error!(partition = %lane.partition, lane = %lane.lane, tasks = starts.len(), %error,
-                "attempts could not be begun");
-            return Vec::new();
-        }
-    };
+    let begun = start_all(worker, lane, &starts).await;
     keep_ours(worker, batch, begun, now_us)
+}
+
+/// Makes one call for all; when Redis refuses it, one for each, so that one broken record takes nobody along.
+async fn start_all(worker: &Worker, lane: &ServedLane, starts: &[Start]) -> Vec<Started> {
+    let error = match start(worker, lane, starts).await {
+        Ok(begun) => return begun,
+        Err(error) => error,
+    };
+    tracing::error!(partition = %lane.partition, lane = %lane.lane, tasks = starts.len(), %error,
+        "attempts could not be begun together");
+    let mut all = Vec::with_capacity(starts.len());
+    for one in starts.chunks(1) {
+        let begun = match &error {
+            LinkError::Refused(_) if starts.len() > 1 => start(worker, lane, one).await,
+            error => Err(error.clone()),
+        };
+        // The entry stays pending under our name; once it is silent for a lease, it is requeued.
+        all.extend(begun.unwrap_or_else(|_| vec![Started::Busy]));
+    }
+    all
 }
 
 async fn start(worker: &Worker, lane: &ServedLane, starts: &[Start]) -> Result<Vec<Started>, LinkError> {
@@ -60,7 +72,7 @@ fn keep_ours<'a>(worker: &Worker, batch: &'a Batch, begun: Vec<Started>, now_us:
         .zip(begun)
         .filter_map(|(reference, started)| match started {
             Started::Ours { submitted, .. } => Some(read(worker, batch, reference, &submitted, now_us)),
-            // Another worker holds it, or it was cancelled before anybody began.
+            // Another worker holds it, it could not be begun, or it was cancelled before anybody began.
             Started::Busy | Started::Lost => None,
         })
         .collect();

@@ -68,7 +68,12 @@ pub async fn round(worker: &Worker, partition: Partition) -> Result<Round, LinkE
         loop {
             let silent = silent(worker, partition, &lane, &from).await?;
             for token in &silent {
-                take_over(worker, partition, &lane, token, &mut sum).await?;
+                match take_over(worker, partition, &lane, token, &mut sum).await {
+                    Err(LinkError::Refused(refusal)) => {
+                        tracing::error!(%partition, %lane, token, refusal, "an entry cannot be dealt with; the others are");
+                    }
+                    dealt => dealt?,
+                }
             }
             match silent.last() {
                 Some(last) if silent.len() == PAGE => from = format!("({last}"),

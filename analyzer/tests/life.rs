@@ -271,3 +271,21 @@ async fn places_bound_what_is_in_flight() {
     drop(first);
     assert_eq!(hand.worker.in_flight(), 0);
 }
+
+#[tokio::test]
+async fn a_broken_record_takes_nobody_along_neither_at_the_start_nor_in_a_janitor_s_round() {
+    let stage = Stage::new();
+    let mut hand = stage.worker("w1").await;
+    let tasks = stage.submit_all(&["ok 1", "ok 2", "ok 3"]).await;
+    let record = stage.keys.record(PARTITION, tasks[1]);
+    let _: i64 = stage.query(&["HDEL", &record, "f"]).await;
+    assert_eq!(hand.work().await, Tally { completed: 2, ..Tally::default() });
+    assert_eq!(stage.story(tasks[0]).await, "submitted processing completed");
+
+    let _: i64 = stage.query(&["HSET", &record, "a", "many"]).await;
+    let later = stage.submit("ok 4").await;
+    drop(hand.take().await);
+    assert_eq!(hand.reap_all(&stage).await, Round { requeued: 1, ..Round::default() });
+    assert_eq!(hand.work().await, Tally { completed: 1, ..Tally::default() });
+    assert_eq!(stage.story(later).await, "submitted processing completed");
+}
