@@ -219,14 +219,21 @@ async fn entry(
 async fn record(worker: &Worker, partition: Partition, task: TaskId) -> Result<Option<Record>, LinkError> {
     let mut fields = redis::cmd("HMGET");
     fields.arg(worker.keys.record(partition, task)).arg(&["s", "q", "a", "w", "r"]);
-    type Fields = (Option<String>, Option<String>, Option<u32>, Option<String>, Option<u32>);
+    // Texts: a number that is none is this record's fault alone, and no reason to ask again.
+    type Fields = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
     let (state, token, attempt, holder, requeues): Fields = worker.link.query(&fields).await?;
+    let number = |field: Option<String>, default: u32| match field.map(|text| text.parse()) {
+        None => Ok(default),
+        Some(Ok(number)) => Ok(number),
+        Some(Err(_)) => Err(LinkError::Refused(format!("the record of task {task} holds no number where one belongs"))),
+    };
+    let (attempt, requeues) = (number(attempt, 1)?, number(requeues, 0)?);
     Ok(state.map(|state| Record {
         state,
         token: token.unwrap_or_default(),
-        attempt: attempt.unwrap_or(1),
+        attempt,
         worker: holder.unwrap_or_default(),
-        requeues: requeues.unwrap_or(0),
+        requeues,
     }))
 }
 
