@@ -1,6 +1,7 @@
 //! What every command needs before its work begins: a runtime, a TLS provider, logs, signals; and for the roles, the
 //! listener for metrics and health.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -71,7 +72,8 @@ impl RoleArgs {
     /// Starts logging to standard output.
     pub(crate) fn start_logging(&self) -> anyhow::Result<()> {
         let filter = EnvFilter::try_new(&self.log).context("INSIGHTFORGE_LOG")?;
-        let logs = tracing_subscriber::fmt().with_env_filter(filter);
+        // Colours are for a terminal; a file or a collector gets the text.
+        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stdout().is_terminal());
         match self.log_format {
             LogFormat::Text => logs.init(),
             LogFormat::Json => logs.json().flatten_event(true).init(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -23,6 +23,7 @@ use crate::app::App;
 use crate::ask::ask;
 use crate::describe::{Absent, Invalid, Unavailable};
 use crate::params::{self, Params, batch_id};
+use crate::path::Path;
 use crate::problem::Problem;
 use crate::shape::{Document, TaskStatus, utc};
 

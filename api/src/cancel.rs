@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use insightforge_schema::DEFAULT_TENANT;
 use insightforge_schema::event::{Cancelled, Change, Meta, encode, now_us};
@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::describe::{Absent, Conflict, Invalid, Malformed, TooLarge, Unavailable, Unsupported};
 use crate::find;
 use crate::params::task_id;
+use crate::path::Path;
 use crate::problem::{Fields, Problem};
 use crate::sent::{Media, Sent, SentFields};
 use crate::{body, trace};

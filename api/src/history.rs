@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use chrono::NaiveDateTime;
 use futures_util::future::try_join_all;
 use insightforge_schema::id::{Partition, Position, TaskId, position_of_row, row_id};
@@ -27,6 +27,7 @@ use crate::describe::{Absent, Invalid, Unavailable};
 use crate::event_view::EventView;
 use crate::find::{live, row};
 use crate::params::{self, Params, task_id};
+use crate::path::Path;
 use crate::problem::Problem;
 use crate::shape::utc;
 

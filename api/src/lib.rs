@@ -55,6 +55,7 @@ mod measure;
 mod models;
 mod params;
 mod past;
+mod path;
 mod prefer;
 mod redrive;
 mod request_id;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use chrono::{DateTime, Utc};
 use insightforge_schema::catalogue::{self, ModelCard, Worker};
 use serde::Serialize;
@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::describe::{Absent, Unavailable};
+use crate::path::Path;
 use crate::problem::Problem;
 use crate::shape::time_of;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use insightforge_schema::DEFAULT_TENANT;
@@ -23,6 +23,7 @@ use crate::describe::{Absent, Backlogged, Conflict, Invalid, Unavailable};
 use crate::find;
 use crate::params::task_id;
 use crate::past;
+use crate::path::Path;
 use crate::problem::Problem;
 use crate::submit::Refused;
 use crate::trace;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::describe::{Absent, Invalid, Unavailable};
 use crate::find::{Found, find, live};
 use crate::params::task_id;
+use crate::path::Path;
 use crate::problem::Problem;
 use crate::shape::{Document, TaskStatus};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use chrono::{DateTime, Utc};
 use insightforge_schema::address::shown_url;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::describe::{Absent, Invalid, Unavailable};
 use crate::find::{Found, find_all};
 use crate::params::task_id;
+use crate::path::Path;
 use crate::problem::Problem;
 use crate::shape::{Document, TaskStatus};
 

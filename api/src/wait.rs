@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use insightforge_schema::id::TaskId;
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::path::Path;
 use crate::result;
 use crate::tail::Waited;
 use crate::upload::PREFERENCE_APPLIED;

@@ -148,7 +148,9 @@ async fn send(shared: Rc<Shared>) -> anyhow::Result<()> {
         shared.load.number(&mut request, first);
         let answer = match ask(&mut connection, &shared.load.target, &request[..]).await {
             Ok(answer) => answer,
-            Err(error) if first == 0 => return Err(error).context("the first upload"),
+            Err(error) if first == 0 => {
+                return Err(error).with_context(|| format!("the first upload, to {}", shared.load.target.0));
+            }
             Err(_) => {
                 connection = None;
                 shared.refuse(0);

@@ -34,7 +34,7 @@ use report::Report;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The API to load
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    #[arg(long, env = "INSIGHTFORGE_TARGET", default_value = "http://127.0.0.1:8080")]
     target: Url,
     /// Tasks to upload
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=99_999_999))]
