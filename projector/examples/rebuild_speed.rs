@@ -119,7 +119,11 @@ async fn fill(link: &Link, keys: &Keys, partitions: PartitionCount, tasks: usize
             *n += 1;
         }
         if (number + 1) % 1_000 == 0 || number + 1 == tasks {
-            pipe.query_async::<()>(&mut connection).await?;
+            // A pipeline's error repeats itself for every command.
+            let filled = pipe.query_async::<()>(&mut connection).await;
+            filled.map_err(|error| {
+                anyhow::anyhow!("filling: {}", error.to_string().chars().take(200).collect::<String>())
+            })?;
             pipe.clear();
         }
     }

@@ -1,4 +1,4 @@
-//! A connection that writes what it is handed, one transaction a batch, while the next batch is being made.
+//! A connection that writes what it is handed while the next batch is being made.
 
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlPool};
@@ -11,7 +11,10 @@ use crate::checkpoint::{self, Advance};
 /// Batches that wait for the connection.
 const WAITING: usize = 1;
 
-/// What one transaction writes, in this order.
+/// Batches of one transaction: a commit waits for the disk, and a rebuild that dies begins anew anyway.
+const TOGETHER: usize = 8;
+
+/// What is written together, in this order.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// Statements with one JSON parameter.
@@ -59,22 +62,31 @@ async fn write_all(
     mut handed: mpsc::Receiver<Batch>,
     owner: String,
 ) -> Result<(), sqlx::Error> {
-    while let Some(batch) = handed.recv().await {
-        write(&mut connection, batch, &owner).await?;
+    loop {
+        let mut transaction = connection.begin().await?;
+        for _ in 0..TOGETHER {
+            let Some(batch) = handed.recv().await else {
+                transaction.commit().await?;
+                return connection.close().await;
+            };
+            if let Err(error) = write(&mut transaction, batch, &owner).await {
+                transaction.rollback().await?;
+                return Err(error);
+            }
+        }
+        transaction.commit().await?;
     }
-    connection.close().await
 }
 
 async fn write(connection: &mut MySqlConnection, batch: Batch, owner: &str) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
-    if !batch.advances.is_empty() && !checkpoint::advance(&mut transaction, FRESH, owner, &batch.advances).await? {
+    if !batch.advances.is_empty() && !checkpoint::advance(connection, FRESH, owner, &batch.advances).await? {
         return Err(sqlx::Error::Protocol("somebody else moved the checkpoint of the fresh tables".to_owned()));
     }
     for statement in batch.inserts {
-        transaction.execute(AssertSqlSafe(statement)).await?;
+        connection.execute(AssertSqlSafe(statement)).await?;
     }
     for (statement, json) in batch.updates {
-        sqlx::query(AssertSqlSafe(statement)).bind(json).execute(&mut *transaction).await?;
+        sqlx::query(AssertSqlSafe(statement)).bind(json).execute(&mut *connection).await?;
     }
-    transaction.commit().await
+    Ok(())
 }
