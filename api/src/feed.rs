@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use futures_util::future::try_join_all;
-use insightforge_schema::event::{Change, Event};
+use insightforge_schema::event::{Change, EVENT_TYPES, Event};
 use insightforge_schema::id::{Cursor, Partition, TaskId};
 use insightforge_schema::journal::{self, last_number};
 use insightforge_schema::link::LinkError;
@@ -34,19 +34,6 @@ const READ_EVENTS: usize = 64;
 const READ_BYTES: usize = 1 << 20;
 /// Beyond so many bytes of documents an answer takes no more events.
 const ANSWER_BYTES: usize = 4 << 20;
-
-/// The journal's event types.
-const TYPES: [&str; 9] = [
-    "submitted",
-    "processing",
-    "completed",
-    "failed",
-    "retry_scheduled",
-    "cancelled",
-    "dead_lettered",
-    "redriven",
-    "batch_received",
-];
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(events))
@@ -123,7 +110,7 @@ impl Wanted {
             after: after.unwrap_or_else(|| After::At(Cursor::start(partitions))),
             task: params.take("task", params::uuid).map(TaskId),
             event_type: params.take("type", |text| {
-                let known = TYPES.contains(&text);
+                let known = EVENT_TYPES.contains(&text);
                 if known { Ok(text.to_owned()) } else { Err("is not a type of event") }
             }),
             limit: params.limit("limit", LIMIT_DEFAULT, LIMIT_MOST),

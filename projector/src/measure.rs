@@ -2,21 +2,8 @@
 
 use std::time::Duration;
 
-use insightforge_schema::event::{Event, now_us};
+use insightforge_schema::event::{EVENT_TYPES, Event, now_us};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-
-/// The types this release writes, as labels.
-const EVENT_TYPES: [&str; 9] = [
-    "submitted",
-    "processing",
-    "completed",
-    "failed",
-    "retry_scheduled",
-    "cancelled",
-    "dead_lettered",
-    "redriven",
-    "batch_received",
-];
 
 /// Says what the metrics mean; once, after the recorder is installed.
 pub fn describe_metrics() {

@@ -20,6 +20,19 @@ use crate::id::{Position, TaskId};
 /// The encoding's version, in every stored event. A reader of version N reads every version up to N.
 pub const ENCODING: u8 = 1;
 
+/// The types of event this release writes.
+pub const EVENT_TYPES: [&str; 9] = [
+    "submitted",
+    "processing",
+    "completed",
+    "failed",
+    "retry_scheduled",
+    "cancelled",
+    "dead_lettered",
+    "redriven",
+    "batch_received",
+];
+
 /// One thing that happened, as it stands in the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {

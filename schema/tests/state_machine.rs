@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use insightforge_schema::event::{
-    BatchReceived, Cancelled, Change, Completed, DeadLettered, Event, Failed, Meta, Processing, Redriven,
+    BatchReceived, Cancelled, Change, Completed, DeadLettered, EVENT_TYPES, Event, Failed, Meta, Processing, Redriven,
     RetryScheduled, Submitted,
 };
 use insightforge_schema::id::{Partition, Position, TaskId};
@@ -60,18 +60,6 @@ fn change(event_type: &str) -> Change {
     }
 }
 
-const TYPES: [&str; 9] = [
-    "submitted",
-    "processing",
-    "completed",
-    "failed",
-    "retry_scheduled",
-    "cancelled",
-    "dead_lettered",
-    "redriven",
-    "batch_received",
-];
-
 /// A task in `status`, by the shortest way there; the next event's number is returned with it.
 fn task_in(status: Status) -> (Task, u64) {
     let way: &[&str] = match status {
@@ -107,7 +95,7 @@ fn every_event_in_every_status_leads_where_the_diagram_says() {
         (Cancelled, "redriven", Cancelled),
     ];
     for status in Status::ALL {
-        for event_type in TYPES {
+        for event_type in EVENT_TYPES {
             let (task, n) = task_in(status);
             let outcome = apply(Some(task.clone()), &event(task.id, n, change(event_type)));
             match legal.iter().find(|(from, on, _)| (*from, *on) == (status, event_type)) {
@@ -120,7 +108,7 @@ fn every_event_in_every_status_leads_where_the_diagram_says() {
 
 #[test]
 fn nothing_but_submitted_begins_a_task() {
-    for event_type in TYPES.into_iter().filter(|event_type| *event_type != "submitted") {
+    for event_type in EVENT_TYPES.into_iter().filter(|event_type| *event_type != "submitted") {
         let outcome = apply(None, &event(TaskId::new(), 1, change(event_type)));
         assert!(matches!(outcome, Err(IllegalEvent::NotSubmitted { .. })), "{event_type}");
     }
@@ -141,11 +129,11 @@ fn the_tables_check_allows_exactly_the_machines_statuses() {
 proptest! {
     #[test]
     fn any_sequence_of_events_ends_a_task_once_at_most_and_folding_twice_is_folding_once(
-        types in proptest::collection::vec(0..TYPES.len(), 0..40)
+        types in proptest::collection::vec(0..EVENT_TYPES.len(), 0..40)
     ) {
         let id = TaskId::new();
         let events: Vec<_> =
-            (1..).zip(&types).map(|(n, index)| event(id, n, change(TYPES[*index]))).collect();
+            (1..).zip(&types).map(|(n, index)| event(id, n, change(EVENT_TYPES[*index]))).collect();
         let mut task: Option<Task> = None;
         let mut ended = 0;
         for event in &events {

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::DateTime;
-use insightforge_schema::event::{Change, Event};
+use insightforge_schema::event::{Change, EVENT_TYPES, Event};
 use insightforge_schema::id::{Position, TaskId};
 use insightforge_schema::task::{self, IllegalEvent, Status, Task};
 
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long)]
     task: Option<TaskId>,
     /// Only events of this type (`submitted`, `completed`, …); may be repeated
-    #[arg(long = "type")]
+    #[arg(long = "type", value_parser = clap::builder::PossibleValuesParser::new(EVENT_TYPES))]
     types: Vec<String>,
     /// Start here: a position (`3:1284`, that partition only), or a time (RFC 3339, or `10m`, `2h`, `1d` ago)
     #[arg(long)]
