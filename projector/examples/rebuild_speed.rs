@@ -6,7 +6,7 @@
 //!
 //! fills a journal with the lives of so many tasks (three events each, four partitions) under a key prefix of its own in
 //! the Redis of `REDIS_URL`, and rebuilds tables from it in a database of its own on the server of `DATABASE_URL` (without
-//! a database name). Then every row is read back and inserted into empty tables of the same definition, 1,000 rows a
+//! a database name); then verifies them. Then every row is read back and inserted into empty tables of the same definition, 1,000 rows a
 //! statement, ten statements a transaction, in the order of the keys, through one connection; making the statements' text
 //! is not counted. Both are removed afterwards.
 
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use insightforge_projector::checkpoint;
 use insightforge_projector::rebuild::{Config, Deps, Progress, rebuild};
+use insightforge_projector::verify::{self, verify};
 use insightforge_schema::event::{Change, Completed, Meta, Processing, Submitted, encode, now_us};
 use insightforge_schema::id::{PartitionCount, TaskId};
 use insightforge_schema::keys::Keys;
@@ -91,6 +92,12 @@ async fn measure(tasks: usize, link: &Link, keys: &Keys, pool: &MySqlPool) -> an
         );
         folded.push(rate);
     }
+    let began = Instant::now();
+    let verified =
+        verify(&verify::Deps { link: link.clone(), keys: keys.clone(), pool: pool.clone(), partitions }).await?;
+    anyhow::ensure!(verified.is_equal(), "the tables are not what the journal says: {:?}", verified.examples);
+    let seconds = began.elapsed().as_secs_f64();
+    println!("verify: {} events in {seconds:.2} s ({:.0} events/s)", verified.events, verified.events as f64 / seconds);
     let (rows, seconds) = insert_again(pool).await?;
     let events = (tasks * 3) as f64;
     println!(

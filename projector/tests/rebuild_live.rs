@@ -26,6 +26,9 @@ const TABLES: [&str; 6] = [
     "task_logs",
 ];
 
+/// How often it is looked for what happens at the server.
+const POLL: Duration = Duration::from_millis(5);
+
 impl Stage {
     fn rebuild_deps(&self) -> rebuild::Deps {
         let deps = &self.deps;
@@ -421,7 +424,7 @@ impl Stage {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             match self.rebuild(config()).await {
-                Err(RebuildError::AnotherIsRunning) if Instant::now() < deadline => tokio::task::yield_now().await,
+                Err(RebuildError::AnotherIsRunning) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
                 outcome => return outcome.unwrap(),
             }
         }
@@ -441,6 +444,7 @@ impl Stage {
                 return;
             }
             assert!(Instant::now() < deadline, "no rename waits");
+            tokio::time::sleep(POLL).await;
         }
     }
 }

@@ -1,11 +1,17 @@
 //! The tables are derived: they can be built again while work goes on, and nobody outside notices.
 
+use std::time::Instant;
+
 use sqlx::{AssertSqlSafe, MySqlPool, Row};
 
+use crate::eventually;
 use crate::installation::{Database, Installation};
+use crate::process::run;
 
 const BEFORE: usize = 150;
 const DURING: usize = 150;
+/// Rebuilds that are killed, each a little later than the one before.
+const KILLS: u32 = 12;
 
 async fn a_rebuild_under_load_gives_equal_tables_and_sends_nothing(database: Database) {
     let installation = Installation::running(database).await;
@@ -44,6 +50,34 @@ async fn verify_finds_a_row_that_somebody_changed_and_a_rebuild_heals_it(databas
     installation.run_badly(&["rebuild"]).await;
     installation.run_badly(&["verify"]).await;
     installation.run(&["rebuild", "--accept-differences"]).await;
+    installation.run(&["verify"]).await;
+    installation.end().await;
+}
+
+async fn a_rebuild_that_is_killed_at_any_moment_leaves_the_system_at_work(database: Database) {
+    let installation = Installation::running(database).await;
+    let caller = installation.caller();
+    let mut tasks = caller.upload_many(BEFORE, 8).await;
+    installation.every_task_completed_once(&tasks).await;
+    let begin = Instant::now();
+    installation.run(&["rebuild"]).await;
+    let whole = begin.elapsed();
+
+    let load = tokio::spawn(async move { caller.upload_many(DURING, 4).await });
+    for part in 1..=KILLS {
+        // The process is killed when its time is over; the last ones may come to their end.
+        let time = whole * part / KILLS;
+        let _ = tokio::time::timeout(time, run(&installation.settings, &["rebuild"])).await;
+    }
+    tasks.extend(load.await.unwrap());
+    installation.every_task_completed_once(&tasks).await;
+    assert!(installation.receiver.counts().values().all(|count| *count == 1), "a webhook was sent again");
+    installation.run(&["verify"]).await;
+    // The server lets the next one begin once it has noticed that the last one is gone.
+    eventually("a rebuild comes to its end", async || {
+        run(&installation.settings, &["rebuild"]).await.status.success().then_some(())
+    })
+    .await;
     installation.run(&["verify"]).await;
     installation.end().await;
 }
@@ -89,4 +123,5 @@ macro_rules! on_every_database {
 on_every_database! {
     a_rebuild_under_load_gives_equal_tables_and_sends_nothing
     verify_finds_a_row_that_somebody_changed_and_a_rebuild_heals_it
+    a_rebuild_that_is_killed_at_any_moment_leaves_the_system_at_work
 }
