@@ -131,7 +131,14 @@ fn program(settings: &Settings) -> Command {
     command
 }
 
-/// An address on loopback that nobody listens on.
+/// An address that nobody listens on, and the two ports behind it are free too. Below the kernel's range for outgoing
+/// connections, one of which could take the port before whoever asked does.
 pub(crate) fn free_addr() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    loop {
+        let port = rand::random_range(20_000..32_000);
+        if (port..port + 3).all(free) {
+            return format!("127.0.0.1:{port}");
+        }
+    }
 }
