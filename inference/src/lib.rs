@@ -1,0 +1,23 @@
+//! Model packages and what runs them. Knows nothing of tasks, Redis or HTTP doors: the analyzer and the synchronous door
+//! ask the same models through it.
+//!
+//! One package's way, in reading order:
+//!
+//! 1. [`package`] – a folder is read, its files verified against [`manifest`] (`model.toml`).
+//! 2. [`open`] – the backend it names makes a [`model::Model`] of it.
+//! 3. [`loaded`] – the model with its input schema, ready to be asked: a document becomes [`model::Prepared`], a batch of
+//!    those becomes result documents.
+//!
+//! What is absent on purpose: nothing here reads the environment or opens a listener.
+
+pub mod loaded;
+pub mod manifest;
+pub mod model;
+pub mod open;
+pub mod package;
+
+pub use loaded::Loaded;
+pub use manifest::Manifest;
+pub use model::{InferError, Model, Payload, Prepared};
+pub use open::{OpenError, OpenOptions, open};
+pub use package::{Package, PackageError};

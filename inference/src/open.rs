@@ -1,0 +1,59 @@
+//! From a package to a model: the one place that knows every backend.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::loaded::Loaded;
+use crate::manifest::{Backend, ManifestError};
+use crate::model::Model;
+use crate::package::{Package, PackageError};
+
+/// What a process offers to the models it opens.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// The operator's ONNX Runtime (`libonnxruntime.so`); without it the backend `onnxruntime` is refused.
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// Why a package cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error("this program was built without the backend {0:?}")]
+    NotBuilt(Backend),
+    /// A file of the package cannot be what the backend needs.
+    #[error("{0}")]
+    Broken(String),
+    /// The device or library it asks for cannot be had here.
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("input {input}: {reason}")]
+    Check { input: String, reason: String },
+}
+
+/// Opens a package's model and asks it the package's own checks.
+///
+/// # Errors
+/// [`OpenError`]; nothing of the model stays.
+pub fn open(package: Arc<Package>, options: &OpenOptions) -> Result<Loaded, OpenError> {
+    let model = model(&package, options)?;
+    let loaded = Loaded::new(package, model)?;
+    loaded.check()?;
+    Ok(loaded)
+}
+
+/// The backend's part.
+pub(crate) fn model(package: &Package, _options: &OpenOptions) -> Result<Box<dyn Model>, OpenError> {
+    match package.manifest.runtime.backend {
+        backend @ Backend::Linear => Err(OpenError::NotBuilt(backend)),
+        backend @ Backend::Tagger => Err(OpenError::NotBuilt(backend)),
+        backend @ Backend::Trees => Err(OpenError::NotBuilt(backend)),
+        backend @ Backend::Onnx => Err(OpenError::NotBuilt(backend)),
+        backend @ Backend::Onnxruntime => Err(OpenError::NotBuilt(backend)),
+        backend @ Backend::Oip => Err(OpenError::NotBuilt(backend)),
+        backend @ Backend::JsonHttp => Err(OpenError::NotBuilt(backend)),
+    }
+}
