@@ -115,7 +115,7 @@ impl Load {
 }
 
 impl Target {
-    fn new(url: &Url) -> anyhow::Result<Self> {
+    pub(super) fn new(url: &Url) -> anyhow::Result<Self> {
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             bail!("--target names no host: {url}");
         };

@@ -7,6 +7,7 @@
 
 mod audit;
 mod disk;
+mod doors;
 mod ledger;
 mod load;
 mod processes;
@@ -15,6 +16,7 @@ mod report;
 mod watch;
 mod wire;
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +24,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde::Serialize;
 use tokio::task::{LocalSet, spawn_local};
 use url::Url;
 
@@ -80,6 +83,22 @@ pub(crate) struct Args {
     /// Give up when nothing completed for this long
     #[arg(long, default_value_t = 30)]
     settle_s: u64,
+    /// Compare synchronous doors instead: ask each `--door` the same texts in turns, and say how much faster the first is.
+    /// `--pids` names the process behind a door by the door's name
+    #[arg(long, requires = "door")]
+    inference: bool,
+    /// A door to ask: `name=http://host:port`, which takes what `POST /api/infer` takes; repeat it for every peer
+    #[arg(long, requires = "inference")]
+    door: Vec<doors::Door>,
+    /// Length of a turn, in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600), requires = "inference")]
+    seconds: u64,
+    /// Turns of each door
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000), requires = "inference")]
+    rounds: u32,
+    /// Texts to ask, one a line; a few of both languages unless given
+    #[arg(long, requires = "inference")]
+    texts: Option<PathBuf>,
     /// Print one JSON document instead of the table
     #[arg(long)]
     json: bool,
@@ -94,17 +113,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // One thread of its own: the ledger needs no lock, and waking no other thread is what keeps a request cheap.
     let measured = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        if args.inference {
+            let report = LocalSet::new().block_on(&runtime, doors::measure(&args))?;
+            return Ok((shown(&report, args.json)?, true));
+        }
         let json = args.json;
         let report = LocalSet::new().block_on(&runtime, measure(args))?;
-        anyhow::Ok((report, json))
+        anyhow::Ok((shown(&report, json)?, report.audit.passed()))
     });
-    let (report, json) = measured.await.context("the measuring thread")??;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{report}");
-    }
-    Ok(if report.audit.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let (text, passed) = measured.await.context("the measuring thread")??;
+    print!("{text}");
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn shown<R: Serialize + Display>(report: &R, as_json: bool) -> anyhow::Result<String> {
+    Ok(if as_json { serde_json::to_string_pretty(report)? + "\n" } else { report.to_string() })
 }
 
 /// One run, in order: probe the disk, receive, load, wait for the last outcome, audit.

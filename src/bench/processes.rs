@@ -17,6 +17,12 @@ pub(super) struct Watched {
     pid: u32,
 }
 
+impl Watched {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl FromStr for Watched {
     type Err = &'static str;
 
