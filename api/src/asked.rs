@@ -277,6 +277,7 @@ mod tests {
                     "properties": { "text": { "type": "string", "minLength": 1 } },
                 }),
                 output_schema: json!({}),
+                ..ModelCard::default()
             })
             .to_vec()
     }

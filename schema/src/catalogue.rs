@@ -10,8 +10,8 @@ use crate::link::{Link, LinkError};
 /// An analyzer that has not been seen for this long counts as gone, in milliseconds.
 pub const WORKER_GONE_MS: i64 = 30_000;
 
-/// What callers may know of a model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What callers may know of a model: its card.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelCard {
     pub task_type: String,
     pub version: String,
@@ -25,6 +25,97 @@ pub struct ModelCard {
     /// JSON Schema (2020-12) of the input document and of the result.
     pub input_schema: serde_json::Value,
     pub output_schema: serde_json::Value,
+    /// SHA-256 of the package's manifest, in hex; it names the whole package.
+    #[serde(default)]
+    pub digest: String,
+    /// As the manifest names it, such as `linear` or `onnx`.
+    #[serde(default)]
+    pub backend: String,
+    /// What runs it, such as `linear` or `rten 0.27`.
+    #[serde(default)]
+    pub engine: String,
+    /// Where it runs: `cpu`, `cuda:0`, `remote`.
+    #[serde(default)]
+    pub device: String,
+    /// Of the model's files (SPDX).
+    #[serde(default)]
+    pub license: String,
+    /// How a result is shown to people: `labels`, `entities`, `table`, `series`, `vector`, `document`.
+    #[serde(default)]
+    pub draw: String,
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// The command that made it.
+    #[serde(default)]
+    pub training: String,
+    /// What it was trained on.
+    #[serde(default)]
+    pub data: Vec<DataSource>,
+    /// What was measured of it, with the command that prints each figure.
+    #[serde(default)]
+    pub quality: Vec<QualityFigure>,
+    /// What it is bad at, one sentence each.
+    #[serde(default)]
+    pub weaknesses: Vec<String>,
+    /// Inputs a second on one core, and what an input was.
+    #[serde(default)]
+    pub speed: String,
+    #[serde(default)]
+    pub batch: BatchLimits,
+    /// One call of the model, in milliseconds.
+    #[serde(default)]
+    pub timeout_ms: u64,
+    /// The most memory its manifest lets it have, in MiB.
+    #[serde(default)]
+    pub memory_mb: u64,
+    /// Memory it keeps while it is loaded, in bytes, as its backend counts it.
+    #[serde(default)]
+    pub resident_bytes: u64,
+    /// Bytes of the package's files.
+    #[serde(default)]
+    pub package_bytes: u64,
+    /// Questions of the package itself that this model answered as expected when it was loaded.
+    #[serde(default)]
+    pub checks_passed: u32,
+    /// Why other packages under this type and version were refused while this one stays.
+    #[serde(default)]
+    pub refused: Vec<String>,
+}
+
+/// Data a model was trained on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSource {
+    pub name: String,
+    pub source: String,
+    pub license: String,
+    #[serde(default)]
+    pub used_for: String,
+}
+
+/// A measured figure, beside the one others state for the same set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct QualityFigure {
+    pub set: String,
+    pub metric: String,
+    pub value: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<f64>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub published_source: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub command: String,
+}
+
+/// What a model takes at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchLimits {
+    pub max_items: u64,
+    /// In the unit of `cost`.
+    pub max_cost: u64,
+    /// Inputs that may wait for it in one process.
+    pub max_queue: u64,
+    /// `chars`, `tokens`, `rows`, `items`.
+    pub cost: String,
 }
 
 impl ModelCard {

@@ -10,6 +10,7 @@ use crate::id::{Partition, TaskId};
 /// | [`Keys::config`] | hash | for ever: partition count and layout version |
 /// | [`Keys::models`] | hash | announced model cards, refreshed by analyzers |
 /// | [`Keys::workers`] | hash | analyzers alive, refreshed every few seconds |
+/// | [`Keys::registry`] | stream | which model version answers; never trimmed |
 /// | [`Keys::journal`] | stream | the truth; trimmed by position only, never by age |
 /// | [`Keys::lane`] | stream | references to waiting tasks; an entry goes with its attempt |
 /// | [`Keys::lanes`] | set | names of the lanes of the partition |
@@ -52,6 +53,12 @@ impl Keys {
     #[must_use]
     pub fn workers(&self) -> String {
         format!("{}:workers", self.prefix)
+    }
+
+    /// Stream of what happens to model versions; see [`crate::registry`].
+    #[must_use]
+    pub fn registry(&self) -> String {
+        format!("{}:registry", self.prefix)
     }
 
     /// Stream of a partition's events; see [`crate::event`] for the fields.

@@ -10,9 +10,10 @@
 //! 6. [`journal`] – reading the stream back as events.
 //! 7. [`link`] – the connection that repeats an ambiguous write instead of guessing.
 //! 8. [`catalogue`] – which models exist and which analyzers are alive.
-//! 9. [`tables`] – the MySQL side: migrations and row identity.
-//! 10. [`seal`] – how a secret travels inside an event.
-//! 11. [`address`] – where a webhook may go.
+//! 9. [`registry`] – which model version answers: aliases, canaries, shadows.
+//! 10. [`tables`] – the MySQL side: migrations and row identity.
+//! 11. [`seal`] – how a secret travels inside an event.
+//! 12. [`address`] – where a webhook may go.
 //!
 //! What is absent on purpose: no HTTP, no model, no SQL beyond the table definitions. Nothing here reads the
 //! environment.
@@ -24,6 +25,7 @@ pub mod id;
 pub mod journal;
 pub mod keys;
 pub mod link;
+pub mod registry;
 pub mod script;
 pub mod seal;
 pub mod tables;

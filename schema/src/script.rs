@@ -47,6 +47,7 @@ scripts! {
     PRUNE = "prune.lua",
     VIEW = "view.lua",
     RANGE = "range.lua",
+    REGISTER = "register.lua",
 }
 
 impl Script {

@@ -301,6 +301,7 @@ impl Actor {
             limits: String::new(),
             input_schema: serde_json::json!({}),
             output_schema: serde_json::json!({}),
+            ..ModelCard::default()
         };
         Self {
             card,

@@ -318,6 +318,7 @@ pub(crate) fn card(task_type: &str) -> ModelCard {
         limits: "irony".to_owned(),
         input_schema: serde_json::json!({ "type": "object" }),
         output_schema: serde_json::json!({ "type": "object" }),
+        ..ModelCard::default()
     }
 }
 

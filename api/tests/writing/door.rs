@@ -51,6 +51,7 @@ fn card(task_type: &str, version: &str) -> ModelCard {
             "properties": { "text": { "type": "string", "minLength": 1 } },
         }),
         output_schema: json!({}),
+        ..ModelCard::default()
     }
 }
 

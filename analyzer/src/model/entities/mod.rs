@@ -124,6 +124,7 @@ fn card() -> ModelCard {
             .to_owned(),
         input_schema: input_schema(),
         output_schema: output_schema(),
+        ..ModelCard::default()
     }
 }
 
