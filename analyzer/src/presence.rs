@@ -34,6 +34,7 @@ pub async fn report(worker: &Worker) -> Result<(), LinkError> {
         started_ms: worker.started_ms,
         last_read_ms: worker.last_read_ms(),
         seen_ms: now_us() / 1_000,
+        infer_addr: None,
     };
     catalogue::report(&worker.link, &worker.keys, &card).await
 }

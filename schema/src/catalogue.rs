@@ -138,6 +138,9 @@ pub struct Worker {
     pub started_ms: i64,
     pub last_read_ms: i64,
     pub seen_ms: i64,
+    /// Where its synchronous door is, as others reach it: `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub infer_addr: Option<String>,
 }
 
 /// Announces models. Cards of versions that no one announces any more stay known: their tasks wait for an analyzer.
