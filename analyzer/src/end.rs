@@ -81,6 +81,7 @@ fn write(worker: &Worker, lane: &ServedLane, judged: &Judged<'_>, call: Call, no
                 result: result.clone(),
                 inference_us: call.inference_us,
                 batch_size: call.batch_size,
+                route: None,
             });
             Ending::Final(Finish {
                 token,
@@ -98,6 +99,7 @@ fn write(worker: &Worker, lane: &ServedLane, judged: &Judged<'_>, call: Call, no
                 code: (*code).to_owned(),
                 message: message.clone(),
                 permanent: *permanent,
+                route: None,
             });
             Ending::Final(Finish {
                 token,

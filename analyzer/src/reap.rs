@@ -192,6 +192,7 @@ fn write(
                 code: code.to_owned(),
                 message,
                 permanent,
+                route: None,
             };
             let letter = DeadLettered { code: code.to_owned() };
             Takeover::Fail {

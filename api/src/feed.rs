@@ -278,6 +278,7 @@ fn document_bytes(event: &Event) -> usize {
     match &event.change {
         Change::Submitted(submitted) => submitted.data.len(),
         Change::Completed(completed) => completed.result.len(),
+        Change::Shadowed(shadowed) => shadowed.result.as_ref().map_or(0, String::len),
         _ => 0,
     }
 }

@@ -155,6 +155,7 @@ fn life(number: usize) -> [Change; 3] {
             result: r#"{"sentiment":"Positive","score":0.87,"model_info":"keywords v1.0","language":"zh"}"#.to_owned(),
             inference_us: 18,
             batch_size: 64,
+            route: None,
         }),
     ]
 }

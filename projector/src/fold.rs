@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 
-use insightforge_schema::event::{Change, Completed, Event, Submitted};
+use insightforge_schema::event::{Change, Completed, Event, Shadowed, Submitted};
 use insightforge_schema::task::{IllegalEvent, Task, apply};
 use lru::LruCache;
 
@@ -66,6 +66,7 @@ pub struct Rows<'e> {
     /// Tasks that had a row before.
     pub changed_tasks: Vec<Task>,
     pub results: Vec<(&'e Event, &'e Completed)>,
+    pub shadows: Vec<(&'e Event, &'e Shadowed)>,
     /// One row an event of a task.
     pub logs: Vec<&'e Event>,
     /// Ends of batch uploads.
@@ -135,6 +136,7 @@ impl<'e> Fold<'e> {
     fn take_in(&mut self, id: u64, task: Task, event: &'e Event) {
         match &event.change {
             Change::Completed(completed) => self.rows.results.push((event, completed)),
+            Change::Shadowed(shadowed) => self.rows.shadows.push((event, shadowed)),
             Change::Submitted(submitted) => {
                 self.touched.insert(id, Touched { task: task.clone(), submitted: Some(submitted) });
                 self.order.push(id);

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use insightforge_schema::event::{Change, Completed, Event, Submitted};
+use insightforge_schema::event::{Change, Completed, Event, Route, Shadowed, Submitted};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::task::{IllegalEvent, Task};
 use serde::{Serialize, Serializer};
@@ -46,6 +46,7 @@ const TIME: Kind = Kind::Time;
 
 /// Characters that the columns of names, of a worker and of an error's message hold; the last is bounded in bytes.
 const NAME_CHARS: usize = 64;
+const REASON_CHARS: usize = 16;
 const WORKER_CHARS: usize = 255;
 const MESSAGE_CHARS: usize = 65_535 / 4;
 
@@ -89,8 +90,30 @@ pub(crate) const RESULTS: Table = Table {
         ("analysis_task_id", KEY),
         ("result_data", Document),
         ("inference_us", Number("BIGINT UNSIGNED")),
+        ("model_version", Text("VARCHAR(64)")),
+        ("model_digest", Text("VARCHAR(64)")),
+        ("backend", Text("VARCHAR(64)")),
+        ("route_reason", Text("VARCHAR(16)")),
         ("created_at", TIME),
         ("updated_at", TIME),
+    ],
+};
+
+pub(crate) const SHADOWS: Table = Table {
+    name: "analysis_shadow_results",
+    columns: &[
+        ("id", KEY),
+        ("analysis_task_id", KEY),
+        ("task_type", Text("VARCHAR(64)")),
+        ("model_version", Text("VARCHAR(64)")),
+        ("model_digest", Text("VARCHAR(64)")),
+        ("backend", Text("VARCHAR(64)")),
+        ("result_data", Document),
+        ("error_code", Text("VARCHAR(64)")),
+        ("error_message", Text("TEXT")),
+        ("agrees", Number("TINYINT")),
+        ("took_us", Number("BIGINT UNSIGNED")),
+        ("created_at", TIME),
     ],
 };
 
@@ -242,7 +265,38 @@ pub(crate) fn new<'t>(task: &'t Task, submitted: &'t Submitted) -> New<'t> {
 pub(crate) fn result<'e>(event: &'e Event, completed: &'e Completed) -> impl Serialize + 'e {
     let (id, task) = (event.position.row_id(), event.first.row_id());
     let at = Time(event.meta.at_us);
-    (id, task, document(&completed.result), completed.inference_us, at, at)
+    let route = completed.route.as_ref();
+    (
+        id,
+        task,
+        document(&completed.result),
+        completed.inference_us,
+        cut(&completed.model_version, NAME_CHARS),
+        route.map(|route| cut(&route.digest, NAME_CHARS)),
+        route.map(|route| cut(&route.backend, NAME_CHARS)),
+        route.map(|route| cut(&route.reason, REASON_CHARS)),
+        at,
+        at,
+    )
+}
+
+pub(crate) fn shadow<'e>(event: &'e Event, shadowed: &'e Shadowed) -> impl Serialize + 'e {
+    let (id, task) = (event.position.row_id(), event.first.row_id());
+    let error = shadowed.error.as_ref();
+    (
+        id,
+        task,
+        cut(&shadowed.task_type, NAME_CHARS),
+        cut(&shadowed.model_version, NAME_CHARS),
+        cut(&shadowed.digest, NAME_CHARS),
+        cut(&shadowed.backend, NAME_CHARS),
+        shadowed.result.as_deref().map(document),
+        error.map(|error| cut(&error.code, NAME_CHARS)),
+        error.map(|error| cut(&error.message, MESSAGE_CHARS)),
+        u8::from(shadowed.agrees),
+        shadowed.took_us,
+        Time(event.meta.at_us),
+    )
 }
 
 pub(crate) fn log(event: &Event) -> impl Serialize + '_ {
@@ -282,15 +336,80 @@ struct Details<'e> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Facts<'e> {
-    Submitted { bytes: usize },
-    Processing { worker: &'e str },
-    Completed { batch_size: u32, inference_us: u64 },
-    Failed { code: &'e str, message: &'e str, permanent: bool },
-    RetryScheduled { code: &'e str, due_us: i64, message: &'e str, next_attempt: u32 },
-    Cancelled { reason: &'e str },
-    DeadLettered { code: &'e str },
-    Redriven { as_task: TaskId },
+    Submitted {
+        bytes: usize,
+    },
+    Processing {
+        worker: &'e str,
+    },
+    Completed {
+        batch_size: u32,
+        inference_us: u64,
+        #[serde(flatten)]
+        route: Routed<'e>,
+    },
+    Failed {
+        code: &'e str,
+        message: &'e str,
+        permanent: bool,
+        #[serde(flatten)]
+        route: Routed<'e>,
+    },
+    Shadowed {
+        model_version: &'e str,
+        digest: &'e str,
+        agrees: bool,
+        took_us: u64,
+        code: Option<&'e str>,
+    },
+    RetryScheduled {
+        code: &'e str,
+        due_us: i64,
+        message: &'e str,
+        next_attempt: u32,
+    },
+    Cancelled {
+        reason: &'e str,
+    },
+    DeadLettered {
+        code: &'e str,
+    },
+    Redriven {
+        as_task: TaskId,
+    },
     Nothing {},
+}
+
+/// How the model was found, where the event says so.
+#[derive(Default, Serialize)]
+struct Routed<'e> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route_reason: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_version: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry_n: Option<u64>,
+}
+
+fn routed<'e>(route: Option<&'e Route>, model_version: &'e str) -> Routed<'e> {
+    let Some(route) = route else { return Routed::default() };
+    Routed {
+        asked: Some(&route.asked),
+        route_reason: Some(&route.reason),
+        model_version: Some(model_version),
+        digest: Some(&route.digest),
+        backend: Some(&route.backend),
+        device: Some(&route.device),
+        registry_n: Some(route.registry_n),
+    }
 }
 
 /// An event for people, and its small facts.
@@ -303,11 +422,20 @@ fn say(event: &Event) -> (String, Facts<'_>) {
         Change::Processing(it) => (format!("attempt {attempt} began"), Facts::Processing { worker: &it.worker }),
         Change::Completed(it) => (
             format!("completed by {} {}", it.task_type, it.model_version),
-            Facts::Completed { batch_size: it.batch_size, inference_us: it.inference_us },
+            Facts::Completed {
+                batch_size: it.batch_size,
+                inference_us: it.inference_us,
+                route: routed(it.route.as_ref(), &it.model_version),
+            },
         ),
         Change::Failed(it) => (
             format!("failed: {}", it.code),
-            Facts::Failed { code: &it.code, message: &it.message, permanent: it.permanent },
+            Facts::Failed {
+                code: &it.code,
+                message: &it.message,
+                permanent: it.permanent,
+                route: routed(it.route.as_ref(), &it.model_version),
+            },
         ),
         Change::RetryScheduled(it) => (
             format!("attempt {attempt} failed ({}); attempt {} follows", it.code, it.next_attempt),
@@ -321,6 +449,16 @@ fn say(event: &Event) -> (String, Facts<'_>) {
         Change::Cancelled(it) => ("cancelled".to_owned(), Facts::Cancelled { reason: &it.reason }),
         Change::DeadLettered(it) => ("put on the dead-letter list".to_owned(), Facts::DeadLettered { code: &it.code }),
         Change::Redriven(it) => (format!("repeated as {}", it.as_task), Facts::Redriven { as_task: it.as_task }),
+        Change::Shadowed(it) => (
+            format!("shadowed by {}: {}", it.model_version, if it.agrees { "agrees" } else { "differs" }),
+            Facts::Shadowed {
+                model_version: &it.model_version,
+                digest: &it.digest,
+                agrees: it.agrees,
+                took_us: it.took_us,
+                code: it.error.as_ref().map(|error| error.code.as_str()),
+            },
+        ),
         Change::BatchReceived(_) | Change::Unknown(_) => (String::new(), Facts::Nothing {}),
     };
     (cut(&description, 255).to_owned(), facts)

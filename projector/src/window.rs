@@ -104,6 +104,7 @@ pub(crate) fn weight(event: &Event) -> usize {
     let documents = match &event.change {
         Change::Submitted(submitted) => submitted.data.len(),
         Change::Completed(completed) => completed.result.len(),
+        Change::Shadowed(shadowed) => shadowed.result.as_ref().map_or(0, String::len),
         _ => 0,
     };
     256 + documents

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 
 use crate::fold::Rows;
 use crate::literal::inserts;
-use crate::rows::{self, BATCHES, CHANGING, Column, FAULTS, Kind, LOGS, RESULTS, TASKS, Table};
+use crate::rows::{self, BATCHES, CHANGING, Column, FAULTS, Kind, LOGS, RESULTS, SHADOWS, TASKS, Table};
 
 /// The most JSON text of one statement, in bytes; well below the smallest usual `max_allowed_packet` (16 MiB). A single
 /// row may be larger.
@@ -41,6 +41,8 @@ impl Tables {
         put(connection, &self.update_tasks, rows.changed_tasks.iter().map(rows::changed)).await?;
         let results = rows.results.iter().map(|(event, completed)| rows::result(event, completed));
         self.insert(connection, &RESULTS, results).await?;
+        let shadows = rows.shadows.iter().map(|(event, shadowed)| rows::shadow(event, shadowed));
+        self.insert(connection, &SHADOWS, shadows).await?;
         self.insert(connection, &LOGS, rows.logs.iter().map(|event| rows::log(event))).await?;
         self.insert(connection, &BATCHES, rows.batches.iter().filter_map(|event| rows::batch(event))).await?;
         let faults = rows.faults.iter().map(|(event, illegal)| rows::fault(event, illegal));

@@ -12,7 +12,7 @@ use insightforge_projector::webhook::WebhookConfig;
 use insightforge_schema::event::{BatchReceived, Change, DeadLettered};
 use insightforge_schema::id::{Partition, TaskId};
 use sqlx::AssertSqlSafe;
-use stage::{Stage, completed, failed, on_each_server, partitions, processing, submitted};
+use stage::{Stage, completed, failed, on_each_server, partitions, processing, routed, shadowed, submitted};
 use tokio_util::sync::CancellationToken;
 
 async fn whole_lives_become_rows_logs_results_and_announcements(stage: Stage) {
@@ -54,6 +54,53 @@ async fn a_life_folded_event_by_event_and_by_a_new_projector_ends_in_the_same_ro
     assert_eq!(stage.statuses().await, ["completed"]);
     assert_eq!(handed_over.try_recv().unwrap().len(), 1);
     assert_eq!(stage.count("task_logs").await, 3);
+    stage.end().await;
+}
+
+async fn the_model_that_answered_stands_with_the_result_and_shadows_stand_beside(stage: Stage) {
+    let (mut projector, mut handed_over) = stage.projector("one");
+    let task = TaskId::new();
+    let first = stage.append(Partition(0), task, 0, &submitted("{}")).await;
+    for change in [processing(), routed()] {
+        stage.append(Partition(0), task, first, &change).await;
+    }
+    assert_eq!(projector.step().await.unwrap(), Step::Folded(3));
+    let columns = "status, CAST(model_version AS CHAR), CAST(updated_at AS CHAR)";
+    let row = async || -> (String, String, String) {
+        let statement = AssertSqlSafe(format!("SELECT {columns} FROM analysis_tasks"));
+        sqlx::query_as(statement).fetch_one(&stage.deps.pool).await.unwrap()
+    };
+    let answered = row().await;
+    assert_eq!((answered.0.as_str(), answered.1.as_str()), ("completed", "v2"));
+    for change in [shadowed(Some(r#"{"sentiment":"Positive"}"#)), shadowed(None)] {
+        stage.append(Partition(0), task, first, &change).await;
+    }
+    assert_eq!(projector.step().await.unwrap(), Step::Folded(2));
+    assert_eq!(row().await, answered, "a shadow changes nothing of the task");
+    assert_eq!(handed_over.try_recv().unwrap().len(), 1);
+    assert!(handed_over.try_recv().is_err(), "a shadow is announced to nobody");
+    let result: (String, String, String, String) =
+        sqlx::query_as("SELECT model_version, model_digest, backend, route_reason FROM analysis_results")
+            .fetch_one(&stage.deps.pool)
+            .await
+            .unwrap();
+    let expected = ["v2", "9f86d081", "linear", "canary"].map(str::to_owned);
+    assert_eq!([result.0, result.1, result.2, result.3], expected);
+    let shadows: Vec<(String, bool, Option<String>, bool)> = sqlx::query_as(
+        "SELECT model_version, result_data IS NOT NULL, error_code, agrees FROM analysis_shadow_results ORDER BY id",
+    )
+    .fetch_all(&stage.deps.pool)
+    .await
+    .unwrap();
+    let v3 = || "v3".to_owned();
+    assert_eq!(shadows, [(v3(), true, None, true), (v3(), false, Some("timeout".to_owned()), false)]);
+    let details: String = sqlx::query_scalar(
+        "SELECT CAST(JSON_UNQUOTE(JSON_EXTRACT(details, '$.route_reason')) AS CHAR) FROM task_logs WHERE event_type = 'completed'",
+    )
+    .fetch_one(&stage.deps.pool)
+    .await
+    .unwrap();
+    assert_eq!(details, "canary");
     stage.end().await;
 }
 
@@ -195,6 +242,7 @@ on_each_server! {
     a_projector_that_the_database_does_not_answer_stops_all_the_same,
     whole_lives_become_rows_logs_results_and_announcements,
     a_life_folded_event_by_event_and_by_a_new_projector_ends_in_the_same_rows,
+    the_model_that_answered_stands_with_the_result_and_shadows_stand_beside,
     of_two_projectors_one_is_fenced_and_nothing_is_folded_twice,
     what_cannot_be_folded_is_a_fault_and_holds_nothing_up,
     whatever_a_caller_or_a_model_says_holds_nothing_up,

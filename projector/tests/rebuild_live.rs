@@ -15,11 +15,12 @@ use insightforge_schema::event::{BatchReceived, Change, DeadLettered};
 use insightforge_schema::id::{Partition, TaskId};
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Executor, Row};
-use stage::{Stage, completed, failed, on_each_server, partitions, processing};
+use stage::{Stage, completed, failed, on_each_server, partitions, processing, routed, shadowed};
 
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "analysis_batches",
     "analysis_results",
+    "analysis_shadow_results",
     "analysis_tasks",
     "projection_checkpoint",
     "projection_faults",
@@ -52,6 +53,8 @@ impl Stage {
             for _ in 0..5 {
                 self.life(partition, TaskId::new(), &[processing(), completed()]).await;
                 self.life(partition, TaskId::new(), &[processing(), failed(), letter.clone()]).await;
+                let shadows = [shadowed(Some("{}")), shadowed(None)];
+                self.life(partition, TaskId::new(), &[&[processing(), routed()], &shadows[..]].concat()).await;
             }
             self.life(partition, TaskId::new(), &[processing()]).await;
             self.life(partition, TaskId::new(), &[completed()]).await;
@@ -194,7 +197,14 @@ async fn what_was_not_announced_yet_is_left_to_the_projector(stage: Stage) {
 async fn tables_that_were_lost_with_their_checkpoint_come_back_and_nothing_is_announced(stage: Stage) {
     stage.history().await;
     let rows = stage.all_rows().await;
-    for table in ["task_logs", "analysis_results", "analysis_tasks", "analysis_batches", "projection_faults"] {
+    for table in [
+        "task_logs",
+        "analysis_shadow_results",
+        "analysis_results",
+        "analysis_tasks",
+        "analysis_batches",
+        "projection_faults",
+    ] {
         stage.execute(&format!("DELETE FROM {table}")).await;
     }
     stage.execute("DELETE FROM projection_checkpoint").await;

@@ -9,7 +9,17 @@ use insightforge_projector::verify::{Deps, Report, VerifyError, WindowError, ver
 use insightforge_schema::event::{BatchLine, BatchReceived, Change, DeadLettered, Redriven, RetryScheduled, Webhook};
 use insightforge_schema::id::{Partition, TaskId};
 use sqlx::{AssertSqlSafe, Executor};
-use stage::{Stage, completed, failed, on_each_server, partitions, processing, submitted};
+use stage::{Stage, completed, failed, on_each_server, partitions, processing, routed, shadowed, submitted};
+
+/// Parents before their children.
+const TABLES: [&str; 6] = [
+    "analysis_tasks",
+    "analysis_results",
+    "analysis_shadow_results",
+    "task_logs",
+    "analysis_batches",
+    "projection_faults",
+];
 
 impl Stage {
     fn verify_deps(&self) -> Deps {
@@ -30,7 +40,7 @@ impl Stage {
         self.deps.pool.execute(AssertSqlSafe(statement.to_owned())).await.unwrap().rows_affected()
     }
 
-    /// Every kind of event and every kind of document, folded; 23 events of 7 tasks.
+    /// Every kind of event and every kind of document, folded; 28 events of 8 tasks.
     async fn history(&self) {
         let retry = Change::RetryScheduled(RetryScheduled {
             code: "timeout".to_owned(),
@@ -46,6 +56,8 @@ impl Stage {
         self.life(Partition(0), TaskId::new(), &[processing(), completed()]).await;
         self.life(Partition(1), TaskId::new(), &[processing(), retry, processing(), failed(), dead, redriven]).await;
         self.life(Partition(1), TaskId::new(), &[cancelled]).await;
+        let shadows = [shadowed(Some("no document")), shadowed(None)];
+        self.life(Partition(0), TaskId::new(), &[&[processing(), routed()], &shadows[..]].concat()).await;
         let twice = TaskId::new();
         self.life(Partition(0), twice, &[processing(), completed(), completed()]).await;
         for data in
@@ -71,7 +83,7 @@ async fn what_the_projector_folded_is_what_a_verification_expects(stage: Stage) 
     stage.history().await;
     let report = stage.verified().await;
     assert!(report.is_equal(), "{report:#?}");
-    assert_eq!((report.events, report.tasks), (23, 7));
+    assert_eq!((report.events, report.tasks), (28, 8));
     assert_eq!(stage.count("projection_faults").await, 3, "the history has illegal events");
     let sample = verify_sample(&stage.verify_deps(), 100).await.unwrap();
     assert!(sample.is_equal() && sample.tasks > 0, "{sample:#?}");
@@ -100,6 +112,17 @@ async fn every_kind_of_damage_is_found_and_named(stage: Stage) {
             "created_at",
         ),
         ("DELETE FROM analysis_results ORDER BY id LIMIT 1", "analysis_results", "missing"),
+        (
+            "UPDATE analysis_results SET route_reason = 'exact' WHERE route_reason = 'canary'",
+            "analysis_results",
+            "route_reason is `exact`, not `canary`",
+        ),
+        (
+            "UPDATE analysis_shadow_results SET agrees = 1 WHERE result_data IS NULL",
+            "analysis_shadow_results",
+            "agrees is `1`, not `0`",
+        ),
+        ("DELETE FROM analysis_shadow_results ORDER BY id LIMIT 1", "analysis_shadow_results", "missing"),
         ("DELETE FROM task_logs WHERE event_type = 'dead_lettered'", "task_logs", "missing"),
         (
             "UPDATE task_logs SET details = JSON_SET(details, '$.attempt', 9) ORDER BY id LIMIT 1",
@@ -120,7 +143,7 @@ async fn every_kind_of_damage_is_found_and_named(stage: Stage) {
         ),
     ];
     for (damage, table, what) in damages {
-        for table in ["analysis_tasks", "analysis_results", "task_logs", "analysis_batches", "projection_faults"] {
+        for table in TABLES {
             stage.execute(&format!("CREATE TABLE kept_{table} AS SELECT * FROM {table}")).await;
         }
         assert_eq!(stage.execute(damage).await, 1, "{damage}");
@@ -128,10 +151,10 @@ async fn every_kind_of_damage_is_found_and_named(stage: Stage) {
         let named = report.examples.iter().any(|it| it.table == table && it.what.contains(what));
         assert!(named, "{damage}: {report:#?}");
         assert!(!format!("{report:?}").contains("example.org"), "a webhook's address is shown: {report:?}");
-        for table in ["analysis_results", "task_logs", "analysis_tasks", "analysis_batches", "projection_faults"] {
+        for table in TABLES.into_iter().rev() {
             stage.execute(&format!("DELETE FROM {table}")).await;
         }
-        for table in ["analysis_tasks", "analysis_results", "task_logs", "analysis_batches", "projection_faults"] {
+        for table in TABLES {
             stage.execute(&format!("INSERT INTO {table} SELECT * FROM kept_{table}")).await;
             stage.execute(&format!("DROP TABLE kept_{table}")).await;
         }

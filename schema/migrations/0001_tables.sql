@@ -49,11 +49,35 @@ CREATE TABLE analysis_results (
     analysis_task_id BIGINT UNSIGNED NOT NULL,
     result_data JSON NOT NULL,
     inference_us BIGINT UNSIGNED NOT NULL,       -- time in the model, shared by its micro-batch
+    model_version VARCHAR(64) NULL,              -- that answered
+    model_digest VARCHAR(64) NULL,               -- SHA-256 of its package's manifest
+    backend VARCHAR(64) NULL,                    -- the engine that ran it
+    route_reason VARCHAR(16) NULL,               -- why that version: exact, stable, canary, candidate, latest
     created_at DATETIME(6) NOT NULL,
     updated_at DATETIME(6) NOT NULL,
     PRIMARY KEY (id),
     UNIQUE KEY analysis_results_task (analysis_task_id),
     CONSTRAINT analysis_results_ibfk_1 FOREIGN KEY (analysis_task_id) REFERENCES analysis_tasks (id)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- What shadow versions made of completed tasks: one row a `shadowed` event. Never an answer; for comparison.
+CREATE TABLE analysis_shadow_results (
+    id BIGINT UNSIGNED NOT NULL,                 -- position of the `shadowed` event
+    analysis_task_id BIGINT UNSIGNED NOT NULL,
+    task_type VARCHAR(64) NOT NULL,
+    model_version VARCHAR(64) NOT NULL,          -- the shadow
+    model_digest VARCHAR(64) NOT NULL,
+    backend VARCHAR(64) NOT NULL,
+    result_data JSON NULL,                       -- NULL when it gave none
+    error_code VARCHAR(64) NULL,
+    error_message TEXT NULL,
+    agrees BOOLEAN NOT NULL,                     -- the same top label or entities as the answer
+    took_us BIGINT UNSIGNED NOT NULL,
+    created_at DATETIME(6) NOT NULL,
+    PRIMARY KEY (id),
+    KEY analysis_shadow_results_task (analysis_task_id),
+    KEY analysis_shadow_results_model (task_type, model_version, created_at),
+    CONSTRAINT analysis_shadow_results_ibfk_1 FOREIGN KEY (analysis_task_id) REFERENCES analysis_tasks (id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- The history of a task: one row an event.

@@ -21,7 +21,7 @@ use crate::id::{Position, TaskId};
 pub const ENCODING: u8 = 1;
 
 /// The types of event this release writes.
-pub const EVENT_TYPES: [&str; 9] = [
+pub const EVENT_TYPES: [&str; 10] = [
     "submitted",
     "processing",
     "completed",
@@ -31,6 +31,7 @@ pub const EVENT_TYPES: [&str; 9] = [
     "dead_lettered",
     "redriven",
     "batch_received",
+    "shadowed",
 ];
 
 /// One thing that happened, as it stands in the journal.
@@ -81,6 +82,7 @@ pub enum Change {
     DeadLettered(DeadLettered),
     Redriven(Redriven),
     BatchReceived(BatchReceived),
+    Shadowed(Shadowed),
     /// An entry this release cannot read: a later release's type, or broken bytes. A value, so that no reader stops.
     Unknown(Unknown),
 }
@@ -139,6 +141,26 @@ pub struct Completed {
     pub inference_us: u64,
     /// How many tasks the micro-batch held.
     pub batch_size: u32,
+    /// How the version was found and what it was. Absent in events of releases before there were routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
+}
+
+/// Which model answered, and why that one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// What the caller asked for: a version or an alias.
+    pub asked: String,
+    /// Why this version: a word of [`crate::registry::Reason`].
+    pub reason: String,
+    /// SHA-256 of the package's manifest, in hex; it names the whole package.
+    pub digest: String,
+    /// The engine, such as `linear` or `rten 0.27`.
+    pub backend: String,
+    /// Such as `cpu`, `cuda:0`, `remote`.
+    pub device: String,
+    /// Number of the registry's last event that the choice took into account.
+    pub registry_n: u64,
 }
 
 /// The task failed for good: terminal.
@@ -152,6 +174,9 @@ pub struct Failed {
     pub message: String,
     /// `true` when repeating could not have helped, `false` when the attempts were used up.
     pub permanent: bool,
+    /// The model that was asked, when one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
 }
 
 /// The attempt failed and will be repeated.
@@ -190,6 +215,33 @@ pub struct BatchReceived {
     pub rejected: u32,
 }
 
+/// A shadow version was asked too, after the answer: kept beside it, never the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shadowed {
+    pub task_type: String,
+    pub model_version: String,
+    pub digest: String,
+    pub backend: String,
+    pub device: String,
+    /// The shadow's result document: JSON text. Absent when it gave none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// Why it gave none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ShadowError>,
+    /// It says the same as the answer: the same top label, the same entities, or the same document.
+    pub agrees: bool,
+    /// From asking the shadow to its answer, in microseconds.
+    pub took_us: u64,
+}
+
+/// Why a shadow gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowError {
+    pub code: String,
+    pub message: String,
+}
+
 /// Why an entry could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown {
@@ -211,6 +263,7 @@ impl Change {
             Self::DeadLettered(_) => "dead_lettered",
             Self::Redriven(_) => "redriven",
             Self::BatchReceived(_) => "batch_received",
+            Self::Shadowed(_) => "shadowed",
             Self::Unknown(unknown) => &unknown.event_type,
         }
     }
@@ -239,6 +292,7 @@ impl Change {
                 "result": document(&it.result),
                 "inference_us": it.inference_us,
                 "batch_size": it.batch_size,
+                "route": it.route,
             }),
             Self::Failed(it) => json!(it),
             Self::RetryScheduled(it) => json!(it),
@@ -246,6 +300,17 @@ impl Change {
             Self::DeadLettered(it) => json!(it),
             Self::Redriven(it) => json!(it),
             Self::BatchReceived(it) => json!(it),
+            Self::Shadowed(it) => json!({
+                "task_type": it.task_type,
+                "model_version": it.model_version,
+                "digest": it.digest,
+                "backend": it.backend,
+                "device": it.device,
+                "result": it.result.as_deref().map(document),
+                "error": it.error,
+                "agrees": it.agrees,
+                "took_us": it.took_us,
+            }),
             Self::Unknown(it) => json!({ "reason": it.reason }),
         }
     }
@@ -294,6 +359,7 @@ pub fn encode(meta: &Meta, change: &Change) -> Vec<u8> {
         Change::DeadLettered(body) => pack(meta, body),
         Change::Redriven(body) => pack(meta, body),
         Change::BatchReceived(body) => pack(meta, body),
+        Change::Shadowed(body) => pack(meta, body),
         Change::Unknown(unknown) => unreachable!("{} is read, never written", unknown.event_type),
     }
 }
@@ -318,6 +384,7 @@ pub fn decode(event_type: &str, bytes: &[u8]) -> (Meta, Change) {
         "dead_lettered" => unpack(bytes, Change::DeadLettered),
         "redriven" => unpack(bytes, Change::Redriven),
         "batch_received" => unpack(bytes, Change::BatchReceived),
+        "shadowed" => unpack(bytes, Change::Shadowed),
         _ => Err("this release knows no such event type".to_owned()),
     };
     decoded.unwrap_or_else(|reason| {

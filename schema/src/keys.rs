@@ -85,6 +85,7 @@ impl Keys {
     /// `q` token: the id of its lane entry, which fences every later step of the attempt, `w` worker,
     /// `f` number of its `submitted` event, `l` lane, `r` times requeued before a start, `t` last attempt's token,
     /// `o` outcome and `e` number of the terminal event once ended,
+    /// `x:<version>` number of the `shadowed` event of a version,
     /// `h` fingerprint of the request when the caller brought the id, `u` seconds to keep it after its end, `m` context.
     #[must_use]
     pub fn record(&self, partition: Partition, task: TaskId) -> String {

@@ -48,6 +48,7 @@ scripts! {
     VIEW = "view.lua",
     RANGE = "range.lua",
     REGISTER = "register.lua",
+    SHADOW = "shadow.lua",
 }
 
 impl Script {
@@ -283,6 +284,45 @@ fn read_held(reply: &[Value]) -> Result<Held, LinkError> {
         "LOST" => Ok(Held::Lost),
         _ => Err(unexpected("an outcome of an attempt's step")),
     }
+}
+
+/// What a shadow version made of a completed task.
+#[derive(Debug, Clone)]
+pub struct Shadow {
+    pub task: TaskId,
+    /// At most one event a task and version is stored.
+    pub version: String,
+    /// The encoded `shadowed` event.
+    pub event: Vec<u8>,
+}
+
+/// What became of a [`Shadow`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// Stored, now or by an earlier call.
+    Done,
+    /// The task is not completed, or it ended longer ago than records are kept.
+    Gone,
+}
+
+/// Notes what shadow versions made of completed tasks of one partition.
+///
+/// # Errors
+/// See [`LinkError`].
+pub async fn shadow(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    shadows: &[Shadow],
+) -> Result<Vec<Noted>, LinkError> {
+    let mut names = vec![keys.journal(partition)];
+    let mut args = Vec::with_capacity(2 * shadows.len());
+    for shadow in shadows {
+        names.push(keys.record(partition, shadow.task));
+        args.extend([bytes(shadow.version.as_bytes()), bytes(&shadow.event)]);
+    }
+    let replies: Vec<i64> = link.eval(&SHADOW, &names, &args).await?;
+    Ok(replies.into_iter().map(|reply| if reply == 1 { Noted::Done } else { Noted::Gone }).collect())
 }
 
 /// An attempt that will be repeated.

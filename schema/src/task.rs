@@ -11,6 +11,8 @@
 //!                  └───────── cancelled ───────┴───────────► cancelled ■ ──► redriven
 //! ```
 //!
+//! A completed task may be `shadowed` afterwards, any number of times: noted, and nothing else changes.
+//!
 //! The same machine stands in the SQL `CHECK` of `analysis_tasks.status` and in the guards of the Redis scripts.
 //! [`apply`] is pure and total: no I/O, no clock, no logging, an answer for every event in every state.
 
@@ -156,6 +158,10 @@ pub fn apply(task: Option<Task>, event: &Event) -> Result<Task, IllegalEvent> {
         (Change::Redriven(redriven), Status::Failed | Status::Cancelled) => {
             task.dead_lettered = false;
             task.redriven_as = Some(redriven.as_task);
+        }
+        (Change::Shadowed(_), Status::Completed) => {
+            task.last_n = event.position.n;
+            return Ok(task);
         }
         (change, status) => {
             return Err(IllegalEvent::WrongStatus {

@@ -5,7 +5,7 @@
 
 use insightforge_schema::event::{
     BatchLine, BatchReceived, Cancelled, Change, Completed, DeadLettered, ENCODING, Failed, Meta, Processing, Redriven,
-    RetryScheduled, Submitted, Webhook, decode, encode,
+    RetryScheduled, Route, ShadowError, Shadowed, Submitted, Webhook, decode, encode,
 };
 
 fn meta() -> Meta {
@@ -42,6 +42,7 @@ fn changes() -> Vec<(&'static str, Change)> {
                 result: r#"{"sentiment":"positive"}"#.to_owned(),
                 inference_us: 12,
                 batch_size: 3,
+                route: None,
             }),
         ),
         (
@@ -52,6 +53,7 @@ fn changes() -> Vec<(&'static str, Change)> {
                 code: "bad_input".to_owned(),
                 message: "/text is empty".to_owned(),
                 permanent: true,
+                route: None,
             }),
         ),
         (
@@ -67,7 +69,56 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("dead_lettered", Change::DeadLettered(DeadLettered { code: "bad_input".to_owned() })),
         ("redriven", Change::Redriven(Redriven { as_task: "0190a6f0-0000-7000-8000-000000000002".parse().unwrap() })),
         ("batch_received", Change::BatchReceived(BatchReceived { accepted: 998, rejected: 2 })),
+        (
+            "completed-routed",
+            Change::Completed(Completed {
+                task_type: "sentiment_analysis".to_owned(),
+                model_version: "v2.0".to_owned(),
+                result: r#"{"sentiment":"positive"}"#.to_owned(),
+                inference_us: 12,
+                batch_size: 3,
+                route: Some(route()),
+            }),
+        ),
+        (
+            "failed-routed",
+            Change::Failed(Failed {
+                task_type: "sentiment_analysis".to_owned(),
+                model_version: "v2.0".to_owned(),
+                code: "bad_output".to_owned(),
+                message: "a number that is none".to_owned(),
+                permanent: true,
+                route: Some(route()),
+            }),
+        ),
+        ("shadowed", Change::Shadowed(shadowed(Some(r#"{"sentiment":"neutral"}"#), None))),
+        ("shadowed-failed", Change::Shadowed(shadowed(None, Some(("timeout", "no answer in 2000 ms"))))),
     ]
+}
+
+fn route() -> Route {
+    Route {
+        asked: "stable".to_owned(),
+        reason: "canary".to_owned(),
+        digest: "9f86d081884c7d65".to_owned(),
+        backend: "rten 0.27".to_owned(),
+        device: "cpu".to_owned(),
+        registry_n: 17,
+    }
+}
+
+fn shadowed(result: Option<&str>, error: Option<(&str, &str)>) -> Shadowed {
+    Shadowed {
+        task_type: "sentiment_analysis".to_owned(),
+        model_version: "v3.0".to_owned(),
+        digest: "9f86d081884c7d65".to_owned(),
+        backend: "rten 0.27".to_owned(),
+        device: "cpu".to_owned(),
+        result: result.map(str::to_owned),
+        error: error.map(|(code, message)| ShadowError { code: code.to_owned(), message: message.to_owned() }),
+        agrees: false,
+        took_us: 900,
+    }
 }
 
 fn golden(name: &str, version: u8) -> Vec<u8> {

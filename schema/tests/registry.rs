@@ -6,7 +6,7 @@ use insightforge_schema::registry::event::{
     CanarySet, CandidateSet, Promoted, Refused, Registered, Retired, RolledBack, ShadowSet, Unknown, Unloaded,
 };
 use insightforge_schema::registry::{
-    Change, Command, Entry, Meta, Reason, Refusal, Routes, Unresolved, WHOLE, bucket, decide,
+    Change, Command, Entry, Meta, Reason, Refusal, Routes, Unresolved, WHOLE, bucket, decide, sticky_key,
 };
 use proptest::prelude::*;
 
@@ -219,6 +219,24 @@ const GOLDEN_PLACES: [(&str, &str, u16); 4] = [
     ("named_entity_recognition", "user:42", 5514),
     ("a", "", 7988),
 ];
+
+#[test]
+fn one_person_has_one_key_however_the_document_came() {
+    let task = insightforge_schema::id::TaskId::new();
+    let own = task.to_string();
+    for (user, document, key) in [
+        (Some(42), r#"{"user_id":7}"#, "user:42"),
+        (None, r#"{"text":"a","user_id":42}"#, "user:42"),
+        (None, r#"{"user_id":"42"}"#, "user:42"),
+        (None, r#"{"user_id":null}"#, &own),
+        (None, r#"{"user_id":{"a":1}}"#, &own),
+        (None, r#"{"text":"a"}"#, &own),
+        (None, "[1]", &own),
+        (None, "not json", &own),
+    ] {
+        assert_eq!(sticky_key(user, document, task), key, "{document}");
+    }
+}
 
 #[test]
 fn places_are_evenly_spread() {

@@ -10,8 +10,8 @@ use insightforge_schema::journal;
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
 use insightforge_schema::script::{
-    self, Cancellation, Context, Finish, Held, Reap, Reaped, Redrive, Retry, Start, Started, Submission, Submit,
-    Takeover,
+    self, Cancellation, Context, Finish, Held, Noted, Reap, Reaped, Redrive, Retry, Shadow, Start, Started, Submission,
+    Submit, Takeover,
 };
 
 const PARTITION: Partition = Partition(0);
@@ -314,6 +314,28 @@ async fn the_view_shows_a_task_at_every_step_with_its_first_and_last_event() {
     assert_eq!((ended.state.as_str(), ended.outcome.as_deref()), ("Z", Some("completed")));
     assert_eq!(ended.terminal, Some((3, stage.event.clone())));
     assert!(ended.ended_for_s.is_some_and(|s| s <= 1), "{:?}", ended.ended_for_s);
+}
+
+#[tokio::test]
+async fn a_shadow_is_noted_once_a_version_and_only_behind_a_completed_task() {
+    let stage = Stage::new();
+    let note = async |task, version: &str| {
+        let shadow = Shadow { task, version: version.to_owned(), event: stage.event.clone() };
+        script::shadow(&stage.link, &stage.keys, PARTITION, &[shadow]).await.unwrap().remove(0)
+    };
+    let (task, token) = stage.started("w1").await;
+    assert_eq!(note(task, "v2").await, Noted::Gone, "still at work");
+    stage.finish(task, &token, "completed").await;
+    for version in ["v2", "v2", "v3"] {
+        assert_eq!(note(task, version).await, Noted::Done);
+    }
+    assert_eq!(stage.journal().await, "submitted processing completed shadowed shadowed");
+    let ended = script::view(&stage.link, &stage.keys, PARTITION, task).await.unwrap().unwrap();
+    assert_eq!(ended.terminal, Some((3, stage.event.clone())), "the answer stays the answer");
+    let (failed, token) = stage.started("w1").await;
+    stage.finish(failed, &token, "failed").await;
+    assert_eq!(note(failed, "v2").await, Noted::Gone);
+    assert_eq!(note(TaskId::new(), "v2").await, Noted::Gone);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use insightforge_schema::event::{
     BatchReceived, Cancelled, Change, Completed, DeadLettered, EVENT_TYPES, Event, Failed, Meta, Processing, Redriven,
-    RetryScheduled, Submitted,
+    RetryScheduled, Shadowed, Submitted,
 };
 use insightforge_schema::id::{Partition, Position, TaskId};
 use insightforge_schema::task::{IllegalEvent, Status, Task, apply};
@@ -41,6 +41,7 @@ fn change(event_type: &str) -> Change {
             result: "{}".to_owned(),
             inference_us: 1,
             batch_size: 1,
+            route: None,
         }),
         "failed" => Change::Failed(Failed {
             task_type: word(),
@@ -48,6 +49,7 @@ fn change(event_type: &str) -> Change {
             code: word(),
             message: word(),
             permanent: true,
+            route: None,
         }),
         "retry_scheduled" => {
             Change::RetryScheduled(RetryScheduled { code: word(), message: word(), next_attempt: 2, due_us: 1 })
@@ -56,6 +58,17 @@ fn change(event_type: &str) -> Change {
         "dead_lettered" => Change::DeadLettered(DeadLettered { code: word() }),
         "redriven" => Change::Redriven(Redriven { as_task: TaskId::new() }),
         "batch_received" => Change::BatchReceived(BatchReceived { accepted: 1, rejected: 0 }),
+        "shadowed" => Change::Shadowed(Shadowed {
+            task_type: word(),
+            model_version: "shadow".to_owned(),
+            digest: word(),
+            backend: word(),
+            device: word(),
+            result: Some("{}".to_owned()),
+            error: None,
+            agrees: true,
+            took_us: 1,
+        }),
         other => panic!("{other}"),
     }
 }
@@ -90,6 +103,7 @@ fn every_event_in_every_status_leads_where_the_diagram_says() {
         (Processing, "failed", Failed),
         (Processing, "retry_scheduled", Pending),
         (Processing, "cancelled", Cancelled),
+        (Completed, "shadowed", Completed),
         (Failed, "dead_lettered", Failed),
         (Failed, "redriven", Failed),
         (Cancelled, "redriven", Cancelled),
@@ -104,6 +118,13 @@ fn every_event_in_every_status_leads_where_the_diagram_says() {
             }
         }
     }
+}
+
+#[test]
+fn a_shadow_changes_nothing_of_a_task_but_what_was_folded_last() {
+    let (task, n) = task_in(Status::Completed);
+    let shadowed = apply(Some(task.clone()), &event(task.id, n, change("shadowed"))).unwrap();
+    assert_eq!(shadowed, Task { last_n: n, ..task });
 }
 
 #[test]

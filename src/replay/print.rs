@@ -70,6 +70,11 @@ fn describe(event: &Event) -> String {
         Change::DeadLettered(it) => it.code.clone(),
         Change::Redriven(it) => format!("by {actor}, as {}", it.as_task),
         Change::BatchReceived(it) => format!("{} accepted, {} rejected", it.accepted, it.rejected),
+        Change::Shadowed(it) => {
+            let outcome = it.result.as_deref().map(cut).or_else(|| it.error.as_ref().map(|error| error.code.clone()));
+            let verdict = if it.agrees { "agrees" } else { "differs" };
+            format!("{} {verdict}: {}", it.model_version, outcome.unwrap_or_default())
+        }
         Change::Unknown(it) => it.reason.clone(),
     }
 }

@@ -139,6 +139,7 @@ impl Journal {
             result: result.to_owned(),
             inference_us: 1_500,
             batch_size: 1,
+            route: None,
         });
         self.finish(asked, "completed", &completed, None).await;
     }
@@ -151,6 +152,7 @@ impl Journal {
             code: code.to_owned(),
             message: format!("{code} it is"),
             permanent: true,
+            route: None,
         });
         let letter = Change::DeadLettered(DeadLettered { code: code.to_owned() });
         self.finish(asked, "failed", &failed, Some(&letter)).await;

@@ -47,6 +47,7 @@ impl<'a> Work<'a> {
             result: result.to_owned(),
             inference_us: 1,
             batch_size: 1,
+            route: None,
         });
         self.finish("completed", &completed, None, now_us() / 1_000).await;
     }
@@ -62,6 +63,7 @@ impl<'a> Work<'a> {
             code: code.to_owned(),
             message: format!("{code} it is"),
             permanent: true,
+            route: None,
         });
         let letter = Change::DeadLettered(DeadLettered { code: code.to_owned() });
         self.finish("failed", &failed, Some(&letter), at_ms).await;

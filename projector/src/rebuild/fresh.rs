@@ -11,8 +11,14 @@ use sqlx::{AssertSqlSafe, Executor, MySqlPool};
 use super::RebuildError;
 
 /// The tables that the fold writes. Parents before their children.
-pub(super) const TABLES: [&str; 5] =
-    ["analysis_tasks", "analysis_results", "task_logs", "analysis_batches", "projection_faults"];
+pub(super) const TABLES: [&str; 6] = [
+    "analysis_tasks",
+    "analysis_results",
+    "analysis_shadow_results",
+    "task_logs",
+    "analysis_batches",
+    "projection_faults",
+];
 /// Swapped with them: it says what they contain.
 pub(super) const CHECKPOINT: &str = "projection_checkpoint";
 /// Ends the names of tables that are being loaded.

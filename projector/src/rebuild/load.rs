@@ -20,7 +20,7 @@ use super::lane::{Batch, Lane};
 use crate::checkpoint::{self, Advance};
 use crate::fold::{Known, Rows, fold, missing};
 use crate::literal::inserts;
-use crate::rows::{self, BATCHES, FAULTS, LOGS, RESULTS, TASKS};
+use crate::rows::{self, BATCHES, FAULTS, LOGS, RESULTS, SHADOWS, TASKS};
 use crate::taken::taken_ids;
 use crate::window::{Reader, Window, WindowError};
 use crate::write::{Tables, load};
@@ -218,10 +218,12 @@ fn read_ahead(reader: Reader, mut after: Vec<u64>, target: Vec<u64>) -> mpsc::Re
 fn state(rows: &Rows<'_>, tables: &Tables, advances: Vec<Advance>) -> Batch {
     let tasks = rows.new_tasks.iter().map(|(task, submitted)| rows::new(task, submitted));
     let results = rows.results.iter().map(|(event, completed)| rows::result(event, completed));
+    let shadows = rows.shadows.iter().map(|(event, shadowed)| rows::shadow(event, shadowed));
     let batches = rows.batches.iter().filter_map(|event| rows::batch(event));
     let faults = rows.faults.iter().map(|(event, illegal)| rows::fault(event, illegal));
     let mut all = inserts(&TASKS, FRESH, tasks);
     all.extend(inserts(&RESULTS, FRESH, results));
+    all.extend(inserts(&SHADOWS, FRESH, shadows));
     all.extend(inserts(&BATCHES, FRESH, batches));
     all.extend(inserts(&FAULTS, FRESH, faults));
     Batch { inserts: all, updates: tables.updates(rows), advances }

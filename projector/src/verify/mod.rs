@@ -19,7 +19,7 @@ use insightforge_schema::link::{Link, LinkError};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
 use crate::fold::{Known, Rows, fold, missing};
-use crate::rows::{self, BATCHES, FAULTS, LOGS, RESULTS, TASKS, Table};
+use crate::rows::{self, BATCHES, FAULTS, LOGS, RESULTS, SHADOWS, TASKS, Table};
 use crate::snapshot::Snapshot;
 use crate::taken::taken_ids;
 use crate::window::Reader;
@@ -119,7 +119,7 @@ struct Verification {
     known: Known,
     report: Report,
     /// Rows that the journal makes, a table.
-    made: [(&'static Table, u64); 5],
+    made: [(&'static Table, u64); 6],
 }
 
 impl Verification {
@@ -131,7 +131,7 @@ impl Verification {
             reader: Reader { link: deps.link.clone(), keys: deps.keys.clone(), partitions: deps.partitions },
             known: Known::new(KNOWN_TASKS),
             report: Report { at, events: 0, tasks: 0, differences: 0, examples: Vec::new() },
-            made: [(&TASKS, 0), (&RESULTS, 0), (&LOGS, 0), (&BATCHES, 0), (&FAULTS, 0)],
+            made: [(&TASKS, 0), (&RESULTS, 0), (&SHADOWS, 0), (&LOGS, 0), (&BATCHES, 0), (&FAULTS, 0)],
         })
     }
 
@@ -161,6 +161,10 @@ impl Verification {
         for (event, completed) in &rows.results {
             results.add(rows::result(event, completed));
         }
+        let mut shadows = Expected::new(&SHADOWS);
+        for (event, shadowed) in &rows.shadows {
+            shadows.add(rows::shadow(event, shadowed));
+        }
         let mut logs = Expected::new(&LOGS);
         rows.logs.iter().for_each(|event| logs.add(rows::log(event)));
         let mut batches = Expected::new(&BATCHES);
@@ -168,11 +172,11 @@ impl Verification {
         let mut faults = Expected::new(&FAULTS);
         rows.faults.iter().for_each(|(event, illegal)| faults.add(rows::fault(event, illegal)));
         let new_tasks = rows.new_tasks.len() as u64;
-        let made = [new_tasks, results.len(), logs.len(), batches.len(), faults.len()];
+        let made = [new_tasks, results.len(), shadows.len(), logs.len(), batches.len(), faults.len()];
         self.made.iter_mut().zip(made).for_each(|((_, total), made)| *total += made);
         self.report.tasks += new_tasks;
         expect::tasks(connection, &tasks, within, &mut self.report).await?;
-        for expected in [&results, &logs, &batches, &faults] {
+        for expected in [&results, &shadows, &logs, &batches, &faults] {
             expected.compare(connection, within, &mut self.report).await?;
         }
         Ok(())

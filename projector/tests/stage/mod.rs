@@ -9,7 +9,9 @@ use insightforge_projector::lag::Lag;
 use insightforge_projector::project::Projector;
 use insightforge_projector::webhook::{Delivery, Endpoint, Secret, WebhookConfig};
 use insightforge_projector::{Config, Deps};
-use insightforge_schema::event::{Change, Completed, Failed, Meta, Processing, Submitted, encode, now_us};
+use insightforge_schema::event::{
+    Change, Completed, Failed, Meta, Processing, Route, ShadowError, Shadowed, Submitted, encode, now_us,
+};
 use insightforge_schema::id::{Partition, PartitionCount, TaskId};
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
@@ -130,6 +132,37 @@ pub(crate) fn completed() -> Change {
         result: r#"{"sentiment":"Positive"}"#.to_owned(),
         inference_us: 5,
         batch_size: 1,
+        route: None,
+    })
+}
+
+/// Completed by the canary.
+pub(crate) fn routed() -> Change {
+    let Change::Completed(completed) = completed() else { unreachable!("it is a completed") };
+    let route = Route {
+        asked: "stable".to_owned(),
+        reason: "canary".to_owned(),
+        digest: "9f86d081".to_owned(),
+        backend: "linear".to_owned(),
+        device: "cpu".to_owned(),
+        registry_n: 4,
+    };
+    Change::Completed(Completed { model_version: "v2".to_owned(), route: Some(route), ..completed })
+}
+
+/// What a shadow said, or that it failed.
+pub(crate) fn shadowed(result: Option<&str>) -> Change {
+    let error = ShadowError { code: "timeout".to_owned(), message: "no answer".to_owned() };
+    Change::Shadowed(Shadowed {
+        task_type: "acting".to_owned(),
+        model_version: "v3".to_owned(),
+        digest: "60303ae2".to_owned(),
+        backend: "rten 0.27".to_owned(),
+        device: "cpu".to_owned(),
+        result: result.map(str::to_owned),
+        error: result.is_none().then_some(error),
+        agrees: result.is_some(),
+        took_us: 77,
     })
 }
 
@@ -140,6 +173,7 @@ pub(crate) fn failed() -> Change {
         code: "bad_input".to_owned(),
         message: "/text is empty".to_owned(),
         permanent: true,
+        route: None,
     })
 }
 

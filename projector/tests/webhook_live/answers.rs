@@ -81,6 +81,7 @@ pub(crate) async fn an_ended_task_is_announced_to_its_own_url_and_to_the_endpoin
             result: r#"{"sentiment":"Positive"}"#.to_owned(),
             inference_us: 5,
             batch_size: 1,
+            route: None,
         }),
     ];
     for (index, change) in changes.iter().enumerate() {

@@ -100,7 +100,9 @@ fn register(routes: &Routes, it: &Registered) -> Vec<Change> {
     let known = routes.task(&it.task_type).and_then(|task| task.version(&it.version));
     let said = known.is_some_and(|known| known.loaded && known.digests.contains(&it.digest));
     // Where it was refused before, that it is served now is news.
-    if said && !routes.refused.contains_key(&it.folder) { Vec::new() } else { vec![Change::Registered(it.clone())] }
+    let refused =
+        routes.refused.iter().any(|(folder, note)| *folder == it.folder || note.is_of(&it.task_type, &it.version));
+    if said && !refused { Vec::new() } else { vec![Change::Registered(it.clone())] }
 }
 
 fn refuse(routes: &Routes, it: &Refused) -> Vec<Change> {

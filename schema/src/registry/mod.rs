@@ -17,7 +17,7 @@ pub mod stream;
 
 pub use decide::{Command, Refusal, decide};
 pub use event::{Change, Entry, Meta};
-pub use resolve::{Reason, Resolved, Unresolved, bucket};
+pub use resolve::{Reason, Resolved, Unresolved, bucket, sticky_key};
 pub use routes::{Canary, Note, RegisteredVersion, Routes, TaskRoutes};
 pub use stream::{Registry, WriteError, Written, follow, history};
 

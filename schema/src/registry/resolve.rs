@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::routes::{Routes, TaskRoutes};
 use super::{CANDIDATE, LATEST, STABLE, WHOLE};
+use crate::id::TaskId;
 
 /// The version that answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -126,6 +127,35 @@ fn exact(task: &TaskRoutes, task_type: &str, version: &str) -> Result<Resolved, 
     } else {
         Ok(Resolved { version: owned, reason: Reason::Exact })
     }
+}
+
+/// The key that decides who is among a canary's share: the user of the upload, else the document's own `user_id` (a number
+/// or a text), else the task's id. One person is then answered by one version.
+#[must_use]
+pub fn sticky_key(upload_user: Option<u64>, document: &str, task: TaskId) -> String {
+    #[derive(Deserialize)]
+    struct Owned {
+        #[serde(default)]
+        user_id: Option<User>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum User {
+        Number(u64),
+        Text(String),
+        Other(serde::de::IgnoredAny),
+    }
+    // A list would be read as the fields in order.
+    let is_object = document.trim_start().starts_with('{');
+    let own = || match serde_json::from_str::<Owned>(document).ok()?.user_id? {
+        User::Number(user) => Some(format!("user:{user}")),
+        User::Text(user) => Some(format!("user:{user}")),
+        User::Other(_) => None,
+    };
+    upload_user
+        .map(|user| format!("user:{user}"))
+        .or_else(|| is_object.then(own).flatten())
+        .unwrap_or_else(|| task.to_string())
 }
 
 /// Where a key stands among 10000 places, the same in every process and every release: the first eight bytes of SHA-256

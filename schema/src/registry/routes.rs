@@ -67,6 +67,14 @@ pub struct Note {
     pub at_us: i64,
 }
 
+impl Note {
+    /// Whether the refused package would have been this version.
+    #[must_use]
+    pub fn is_of(&self, task_type: &str, version: &str) -> bool {
+        self.task_type.as_deref() == Some(task_type) && self.version.as_deref() == Some(version)
+    }
+}
+
 impl Routes {
     /// Folds one event in. An event at or before `position` is already contained and changes nothing.
     pub fn apply(&mut self, entry: &Entry) {
@@ -86,7 +94,7 @@ impl Routes {
             return;
         }
         if let Change::Registered(it) = &entry.change {
-            self.refused.remove(&it.folder);
+            self.refused.retain(|folder, note| *folder != it.folder && !note.is_of(&it.task_type, &it.version));
         }
         if let Some(task_type) = entry.change.task_type() {
             self.tasks.entry(task_type.to_owned()).or_default().apply(entry);
