@@ -7,17 +7,22 @@
 //! 2. [`open`] – the backend it names makes a [`model::Model`] of it.
 //! 3. [`loaded`] – the model with its input schema, ready to be asked: a document becomes [`model::Prepared`], a batch of
 //!    those becomes result documents.
+//! 4. [`batch`] – inputs of many callers wait, and are answered together.
+//! 5. [`store`] – all versions a process serves, loaded and unloaded while it runs: what callers use.
 //!
 //! What is absent on purpose: nothing here reads the environment or opens a listener.
 
+pub mod batch;
 pub mod loaded;
 pub mod manifest;
 pub mod model;
 pub mod open;
 pub mod package;
+pub mod store;
 
 pub use loaded::Loaded;
 pub use manifest::Manifest;
 pub use model::{InferError, Model, Payload, Prepared};
 pub use open::{OpenError, OpenOptions, open};
 pub use package::{Package, PackageError};
+pub use store::{Change, Open, Opener, Served, State, Store, StoreOptions};

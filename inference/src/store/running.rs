@@ -1,0 +1,198 @@
+//! A model in memory with its batcher: answers documents.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::batch::{Answer, Batcher, Compute, Limits, Meters, Settings};
+use crate::loaded::Loaded;
+use crate::manifest::{Backend, Isolation, Manifest};
+use crate::model::{InferError, Prepared};
+
+/// An answer expected to take less is computed where it is asked for: a hand-over to another thread costs as much. Also how
+/// long an async thread computes before it lets others in.
+const INLINE: Duration = Duration::from_micros(250);
+/// Documents longer than this are read on a thread that may compute.
+const READ_INLINE_BYTES: usize = 1 << 16;
+
+pub(super) struct Running {
+    pub(super) loaded: Arc<Loaded>,
+    /// What it keeps in memory.
+    pub(super) bytes: u64,
+    batcher: Batcher,
+    meters: Arc<Meters>,
+    /// Whether it is one of our own models: they end, and use one thread.
+    native: bool,
+    pace: Pace,
+}
+
+impl Running {
+    pub(super) fn start(loaded: Loaded, compute: &Arc<Compute>) -> std::io::Result<Self> {
+        let loaded = Arc::new(loaded);
+        let manifest = &loaded.package.manifest;
+        let meters = Arc::new(Meters::new(manifest));
+        let batcher = Batcher::with_meters(loaded.clone(), settings(manifest, compute), meters.clone())?;
+        let native = native(manifest);
+        let bytes = loaded.resident_bytes();
+        meters.resident.increment(bytes as f64);
+        let running = Self { bytes, batcher, meters, native, pace: Pace::default(), loaded };
+        running.try_pace();
+        Ok(running)
+    }
+
+    pub(super) async fn infer(&self, documents: Vec<String>, deadline: Instant) -> Vec<Answer> {
+        let bytes: usize = documents.iter().map(String::len).sum();
+        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(documents.len());
+        let (mut places, mut queued) = (Vec::new(), Vec::new());
+        if bytes > READ_INLINE_BYTES {
+            for (place, prepared) in self.read_elsewhere(documents).await.into_iter().enumerate() {
+                answers.push(None);
+                match prepared {
+                    Ok(prepared) => {
+                        places.push(place);
+                        queued.push(prepared);
+                    }
+                    Err(error) => answers[place] = Some(Err(error)),
+                }
+            }
+        } else {
+            let mut turn = Instant::now();
+            for (place, document) in documents.iter().enumerate() {
+                let answer = match self.loaded.read(document) {
+                    Err(error) => Some(Err(error)),
+                    Ok(prepared) if self.is_short(&prepared) => Some(self.answer_here(prepared)),
+                    Ok(prepared) => {
+                        places.push(place);
+                        queued.push(prepared);
+                        None
+                    }
+                };
+                answers.push(answer);
+                if turn.elapsed() > INLINE {
+                    tokio::task::yield_now().await;
+                    turn = Instant::now();
+                }
+            }
+        }
+        let receivers = self.batcher.submit(queued, deadline);
+        for (place, receiver) in places.into_iter().zip(receivers) {
+            answers[place] = Some(wait(receiver, deadline).await);
+        }
+        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(no_answer()))).collect()
+    }
+
+    pub(super) async fn infer_one(&self, document: &str, deadline: Instant) -> Answer {
+        if document.len() > READ_INLINE_BYTES {
+            return self.infer(vec![document.to_owned()], deadline).await.remove(0);
+        }
+        let prepared = self.loaded.read(document)?;
+        if self.is_short(&prepared) {
+            return self.answer_here(prepared);
+        }
+        let receiver = self.batcher.submit(vec![prepared], deadline).remove(0);
+        wait(receiver, deadline).await
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.batcher.waiting()
+    }
+
+    pub(super) fn stuck(&self) -> usize {
+        self.batcher.stuck()
+    }
+
+    /// Reads long documents on a thread that may compute.
+    async fn read_elsewhere(&self, documents: Vec<String>) -> Vec<Result<Prepared, InferError>> {
+        let (loaded, count) = (self.loaded.clone(), documents.len());
+        let read = move || documents.iter().map(|document| loaded.read(document)).collect();
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| vec![Err(no_answer()); count])
+    }
+
+    fn is_short(&self, prepared: &Prepared) -> bool {
+        self.native && self.pace.estimate(prepared.cost) <= INLINE
+    }
+
+    fn answer_here(&self, prepared: Prepared) -> Answer {
+        let begun = Instant::now();
+        let batch = std::slice::from_ref(&prepared);
+        let answer = self.loaded.infer(batch).pop().unwrap_or_else(|| Err(no_answer()));
+        let took = begun.elapsed();
+        self.pace.saw(prepared.cost, took);
+        self.meters.batch(batch, self.loaded.package.manifest.batch.cost);
+        self.meters.inferred(took);
+        answer
+    }
+
+    /// Learns its pace from the package's first check, which has been answered before and so is warm.
+    fn try_pace(&self) {
+        if !self.native {
+            return;
+        }
+        let Some(check) = self.loaded.package.manifest.checks.first() else { return };
+        if let Ok(prepared) = self.loaded.read(&check.input) {
+            let begun = Instant::now();
+            drop(self.loaded.infer(std::slice::from_ref(&prepared)));
+            self.pace.saw(prepared.cost, begun.elapsed());
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.meters.resident.decrement(self.bytes as f64);
+    }
+}
+
+fn native(manifest: &Manifest) -> bool {
+    manifest.isolation() == Isolation::None
+        && matches!(manifest.runtime.backend, Backend::Linear | Backend::Tagger | Backend::Trees)
+}
+
+fn settings(manifest: &Manifest, compute: &Arc<Compute>) -> Settings {
+    let remote = matches!(manifest.runtime.backend, Backend::Oip | Backend::JsonHttp);
+    // What is asked over a socket or a pipe keeps to its time itself.
+    let keeps_time = remote || manifest.isolation() == Isolation::Process;
+    Settings {
+        limits: Limits::of(&manifest.batch),
+        max_queue: manifest.batch.max_queue,
+        instances: manifest.runtime.instances,
+        timeout: (!keeps_time).then(|| Duration::from_millis(manifest.runtime.timeout_ms)),
+        compute: (!remote).then(|| compute.clone()),
+    }
+}
+
+async fn wait(receiver: oneshot::Receiver<Answer>, deadline: Instant) -> Answer {
+    match tokio::time::timeout_at(deadline.into(), receiver).await {
+        Ok(Ok(answer)) => answer,
+        // Dropped unanswered: its deadline passed while it waited.
+        Ok(Err(_)) | Err(_) => Err(InferError::unavailable("timeout", "the model gave no answer before the deadline")),
+    }
+}
+
+fn no_answer() -> InferError {
+    InferError::unavailable("panic", "the input was left without an answer")
+}
+
+/// How long a unit of cost takes, as last seen: nanoseconds, smoothed. 0 = never seen.
+#[derive(Default)]
+struct Pace(AtomicU64);
+
+impl Pace {
+    /// Unknown is long.
+    fn estimate(&self, cost: u32) -> Duration {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Duration::MAX,
+            pace => Duration::from_nanos(pace.saturating_mul(u64::from(cost))),
+        }
+    }
+
+    fn saw(&self, cost: u32, took: Duration) {
+        let seen = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / u64::from(cost.max(1));
+        let old = self.0.load(Ordering::Relaxed);
+        // One call that lost its processor to another says little: no sample counts for more than twice the old pace.
+        let new = if old == 0 { seen } else { old - old / 16 + seen.min(old * 2) / 16 };
+        self.0.store(new.max(1), Ordering::Relaxed);
+    }
+}

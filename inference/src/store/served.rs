@@ -1,0 +1,226 @@
+//! One model version that is served.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::memory::Memory;
+use super::opener::Open;
+use super::running::Running;
+use crate::batch::{Answer, Compute};
+use crate::loaded::Loaded;
+use crate::manifest::Manifest;
+use crate::model::{InferError, RunsOn};
+use crate::open::OpenError;
+use crate::package::Package;
+
+/// A model version: in memory, or unloaded for want of it and back when asked.
+///
+/// Errors of its answers, by `code` ([`InferError`]): `bad_input` (permanent), `bad_output` (permanent), `panic`,
+/// `wrong_answer_count`, `timeout` (the call or the deadline), `overloaded` (too many wait: HTTP 429), `model_crashed`,
+/// `out_of_memory`, `model_unavailable` (it could not be brought back into memory; a remote one did not answer).
+pub struct Served {
+    package: Arc<Package>,
+    input_schema: Value,
+    output_schema: Value,
+    runs_on: RunsOn,
+    running: Mutex<Option<Arc<Running>>>,
+    /// One at a time brings it back.
+    waking: tokio::sync::Mutex<()>,
+    last_used: AtomicU64,
+    memory: Arc<Memory>,
+    compute: Arc<Compute>,
+    /// How it comes back; `None` when it never leaves.
+    open: Option<Arc<dyn Open>>,
+}
+
+/// Where a served model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    InMemory,
+    /// Unloaded to save memory; the next input brings it back.
+    Unloaded,
+}
+
+impl Served {
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.package.manifest
+    }
+
+    #[must_use]
+    pub fn package(&self) -> &Arc<Package> {
+        &self.package
+    }
+
+    /// SHA-256 of its manifest, in hex, which names the whole package.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.package.digest
+    }
+
+    #[must_use]
+    pub fn runs_on(&self) -> &RunsOn {
+        &self.runs_on
+    }
+
+    #[must_use]
+    pub fn state(&self) -> State {
+        if self.lock().is_some() { State::InMemory } else { State::Unloaded }
+    }
+
+    /// JSON Schema of input documents.
+    #[must_use]
+    pub fn input_schema(&self) -> &Value {
+        &self.input_schema
+    }
+
+    /// JSON Schema of result documents.
+    #[must_use]
+    pub fn output_schema(&self) -> &Value {
+        &self.output_schema
+    }
+
+    /// Answers each document (JSON text), in order, whatever the model does. Dropping the future cancels what waits.
+    pub async fn infer(&self, documents: Vec<String>, deadline: Instant) -> Vec<Answer> {
+        let count = documents.len();
+        match self.running(deadline).await {
+            Ok(running) => running.infer(documents, deadline).await,
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    /// Answers one document (JSON text).
+    ///
+    /// # Errors
+    /// [`InferError`].
+    pub async fn infer_one(&self, document: &str, deadline: Instant) -> Answer {
+        self.running(deadline).await?.infer_one(document, deadline).await
+    }
+
+    /// Inputs that wait for a thread.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lock().as_ref().map_or(0, |running| running.waiting())
+    }
+
+    /// Calls that were given up on and still run.
+    #[must_use]
+    pub fn stuck(&self) -> usize {
+        self.lock().as_ref().map_or(0, |running| running.stuck())
+    }
+
+    /// Bytes it keeps in memory now.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.lock().as_ref().map_or(0, |running| running.bytes)
+    }
+
+    pub(super) fn new(
+        loaded: Loaded,
+        memory: &Arc<Memory>,
+        compute: &Arc<Compute>,
+        open: Option<Arc<dyn Open>>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let package = loaded.package.clone();
+        let (input_schema, output_schema) = (package.input_schema()?, package.output_schema()?);
+        let bytes = loaded.resident_bytes();
+        if bytes > memory.budget() {
+            let budget = memory.budget();
+            return Err(OpenError::Unavailable(format!("it needs {bytes} bytes; models may have {budget} together")));
+        }
+        let running = start(loaded, compute)?;
+        let served = Arc::new(Self {
+            package,
+            input_schema,
+            output_schema,
+            runs_on: running.loaded.runs_on(),
+            running: Mutex::new(Some(Arc::new(running))),
+            waking: tokio::sync::Mutex::default(),
+            last_used: AtomicU64::new(memory.tick()),
+            memory: memory.clone(),
+            compute: compute.clone(),
+            open,
+        });
+        memory.watch(&served);
+        if !memory.make_room(&served) {
+            // All others are busy: it has shown that it answers, and comes back when it is asked.
+            served.unload();
+        }
+        Ok(served)
+    }
+
+    pub(super) fn pinned(loaded: Loaded, memory: &Arc<Memory>, compute: &Arc<Compute>) -> Result<Arc<Self>, OpenError> {
+        Self::new(loaded, memory, compute, None)
+    }
+
+    pub(super) fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
+    }
+
+    /// Drops the model unless a call is in flight or it cannot come back; the bytes that this frees.
+    pub(super) fn unload(&self) -> u64 {
+        if self.open.is_none() {
+            return 0;
+        }
+        let mut running = self.lock();
+        // Whoever uses it has a reference of its own, taken under this lock.
+        if running.as_ref().is_none_or(|running| Arc::strong_count(running) > 1) {
+            return 0;
+        }
+        running.take().map_or(0, |running| running.bytes)
+    }
+
+    async fn running(&self, deadline: Instant) -> Result<Arc<Running>, InferError> {
+        self.last_used.store(self.memory.tick(), Ordering::Relaxed);
+        if let Some(running) = self.lock().clone() {
+            return Ok(running);
+        }
+        match tokio::time::timeout_at(deadline.into(), self.wake()).await {
+            Ok(running) => running,
+            Err(_) => Err(InferError::unavailable("timeout", "the model was not back in memory before the deadline")),
+        }
+    }
+
+    async fn wake(&self) -> Result<Arc<Running>, InferError> {
+        let _only = self.waking.lock().await;
+        if let Some(running) = self.lock().clone() {
+            return Ok(running);
+        }
+        let Some(open) = self.open.clone() else { return Err(unavailable("it is not in memory")) };
+        let (package, compute) = (self.package.clone(), self.compute.clone());
+        let opened = tokio::task::spawn_blocking(move || start(open.open(package)?, &compute)).await;
+        let running = match opened {
+            Ok(Ok(running)) => Arc::new(running),
+            Ok(Err(error)) => return Err(unavailable(&error.to_string())),
+            Err(_) => return Err(unavailable("it panicked while it was opened")),
+        };
+        *self.lock() = Some(running.clone());
+        if !self.memory.make_room(self) {
+            *self.lock() = None;
+            return Err(unavailable("the models in use leave no memory for it"));
+        }
+        Ok(running)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Running>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let manifest = self.manifest();
+        write!(f, "{}/{} {} {:?}", manifest.task_type, manifest.version, self.digest(), self.state())
+    }
+}
+
+fn start(loaded: Loaded, compute: &Arc<Compute>) -> Result<Running, OpenError> {
+    Running::start(loaded, compute).map_err(|error| OpenError::Unavailable(format!("no thread for it: {error}")))
+}
+
+fn unavailable(reason: &str) -> InferError {
+    InferError::unavailable("model_unavailable", format!("the model could not be loaded: {reason}"))
+}
