@@ -1,5 +1,7 @@
 //! Packages come, change, break and go while the store serves.
 
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 mod common;
 
 use std::task::Poll;
