@@ -16,9 +16,11 @@ pub mod batch;
 pub mod loaded;
 pub mod manifest;
 pub mod model;
+pub mod native;
 pub mod open;
 pub mod package;
 pub mod store;
+pub mod text;
 
 pub use loaded::Loaded;
 pub use manifest::Manifest;

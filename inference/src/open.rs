@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::loaded::Loaded;
 use crate::manifest::{Backend, ManifestError};
 use crate::model::Model;
+use crate::native::linear::Linear;
 use crate::package::{Package, PackageError};
 
 /// What a process offers to the models it opens.
@@ -48,7 +49,7 @@ pub fn open(package: Arc<Package>, options: &OpenOptions) -> Result<Loaded, Open
 /// The backend's part.
 pub(crate) fn model(package: &Package, _options: &OpenOptions) -> Result<Box<dyn Model>, OpenError> {
     match package.manifest.runtime.backend {
-        backend @ Backend::Linear => Err(OpenError::NotBuilt(backend)),
+        Backend::Linear => Ok(Box::new(Linear::open(package)?)),
         backend @ Backend::Tagger => Err(OpenError::NotBuilt(backend)),
         backend @ Backend::Trees => Err(OpenError::NotBuilt(backend)),
         backend @ Backend::Onnx => Err(OpenError::NotBuilt(backend)),
