@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use insightforge_analyzer::model::Registry;
 use insightforge_schema::id::{MAX_PARTITIONS, PartitionCount};
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
@@ -34,7 +33,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (link, keys) = (args.redis.link()?, args.redis.keys());
     record(&link, &keys, wanted).await?;
     let partitions = args.redis.recorded_partitions(&link).await?;
-    catalogue::announce_models(&link, &keys, &Registry::built_in().cards()).await?;
+    catalogue::announce_models(&link, &keys, &insightforge_analyzer::card::built_in()).await?;
     let pool = args.database.pool(2)?;
     tables::migrate(&pool).await.context("migrating the tables")?;
     println!("tables are up to date; {} partitions", partitions.get());

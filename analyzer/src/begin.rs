@@ -1,10 +1,10 @@
 //! Step two: begin the attempts. Each becomes a `processing` event, and the worker gets the task's `submitted` event.
 
+use insightforge_inference::InferError;
 use insightforge_schema::event::{Change, Processing, Submitted, decode, encode, now_us};
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, Start, Started};
 
-use crate::model::InferError;
 use crate::take::{Batch, Reference};
 use crate::wait::wait_out;
 use crate::worker::{ServedLane, Worker};
@@ -88,7 +88,7 @@ fn keep_ours<'a>(worker: &Worker, batch: &'a Batch, begun: Vec<Started>, now_us:
 }
 
 fn read<'a>(worker: &Worker, batch: &Batch, reference: &'a Reference, submitted: &[u8], now_us: i64) -> Attempt<'a> {
-    let permanent = |code, message| Err(InferError { code, message, permanent: true });
+    let permanent = |code: &'static str, message| Err(InferError { code: code.into(), message, permanent: true });
     let asked = if submitted.is_empty() {
         permanent("input_lost", "the journal no longer holds the task's input".to_owned())
     } else {

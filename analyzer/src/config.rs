@@ -37,10 +37,35 @@ pub struct Config {
     pub backoff_base_ms: u64,
     /// Bound of the random delay before any attempt.
     pub backoff_cap_ms: u64,
-    /// Calls of one model that run at once.
-    pub inference_threads: usize,
+    /// The models it answers for; all that it has when none is named.
+    pub serve: Vec<Pattern>,
+    /// Where its synchronous door is, as others reach it: `host:port`.
+    pub infer_addr: Option<String>,
     /// How long a stopping process goes on with what it has in flight before it hands the rest back.
     pub drain_ms: u64,
+}
+
+/// Models by name: `<task type>`, `<task type>:<version>`, each part perhaps `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    task_type: String,
+    version: String,
+}
+
+impl Pattern {
+    /// Reads a pattern; `None` when a part is empty.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (task_type, version) = text.trim().split_once(':').unwrap_or((text.trim(), "*"));
+        let pattern = Self { task_type: task_type.to_owned(), version: version.to_owned() };
+        (!task_type.is_empty() && !version.is_empty()).then_some(pattern)
+    }
+
+    #[must_use]
+    pub fn matches(&self, task_type: &str, version: &str) -> bool {
+        let part = |pattern: &str, word: &str| pattern == "*" || pattern == word;
+        part(&self.task_type, task_type) && part(&self.version, version)
+    }
 }
 
 /// A setting that cannot work, or two that contradict each other. Names the fields of [`Config`].
@@ -49,11 +74,11 @@ pub struct Config {
 pub struct ConfigError(String);
 
 impl Config {
-    /// Refuses what cannot work; `versions` is the greatest number of model versions one task type is served at.
+    /// Refuses what cannot work; `lanes` is the greatest number of versions and aliases one task type is served at.
     ///
     /// # Errors
     /// [`ConfigError`] names the settings.
-    pub fn check(&self, versions: usize) -> Result<(), ConfigError> {
+    pub fn check(&self, lanes: usize) -> Result<(), ConfigError> {
         let partitions = usize::from(self.partitions.get());
         let wrong = |text: String| Err(ConfigError(text));
         if self.worker_name.is_empty() || self.worker_name.len() > 128 {
@@ -75,9 +100,6 @@ impl Config {
         if self.max_in_flight > PLACES_CEILING {
             return wrong(format!("max_in_flight is {}: {PLACES_CEILING} at most", self.max_in_flight));
         }
-        if self.inference_threads > PLACES_CEILING {
-            return wrong(format!("inference_threads is {}: {PLACES_CEILING} at most", self.inference_threads));
-        }
         if self.task_timeout_ms == 0 {
             return wrong("task_timeout_ms is 0: every attempt would time out".to_owned());
         }
@@ -93,12 +115,9 @@ impl Config {
                 self.backoff_cap_ms
             ));
         }
-        if self.inference_threads == 0 {
-            return wrong("inference_threads is 0: no model could ever run".to_owned());
-        }
-        if self.max_in_flight < partitions * versions.max(1) {
+        if self.max_in_flight < partitions * lanes.max(1) {
             return wrong(format!(
-                "max_in_flight is {}, but {partitions} partitions with up to {versions} versions of a task type each \
+                "max_in_flight is {}, but {partitions} partitions with up to {lanes} versions and aliases of a task type each \
                  need room for one task a lane",
                 self.max_in_flight
             ));
@@ -127,25 +146,42 @@ mod tests {
             max_attempts: 3,
             backoff_base_ms: 1_000,
             backoff_cap_ms: 60_000,
-            inference_threads: 2,
+            serve: Vec::new(),
+            infer_addr: None,
             drain_ms: 8_000,
+        }
+    }
+
+    #[test]
+    fn a_pattern_names_a_task_type_or_one_of_its_versions() {
+        for (pattern, task_type, version, matches) in [
+            ("a", "a", "v1", true),
+            ("a", "b", "v1", false),
+            (" a:v1 ", "a", "v1", true),
+            ("a:v1", "a", "v2", false),
+            ("a:*", "a", "v2", true),
+            ("*:v1", "b", "v1", true),
+            ("*", "b", "v2", true),
+        ] {
+            assert_eq!(Pattern::parse(pattern).unwrap().matches(task_type, version), matches, "{pattern}");
+        }
+        for bad in ["", ":", "a:", ":v1"] {
+            assert_eq!(Pattern::parse(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn contradicting_settings_are_refused_by_name() {
         assert_eq!(sound().check(1), Ok(()));
-        let cases: [(&str, Config); 12] = [
+        let cases: [(&str, Config); 10] = [
             ("max_attempts", Config { max_attempts: ATTEMPTS_CEILING + 1, ..sound() }),
             ("max_in_flight", Config { max_in_flight: usize::MAX, ..sound() }),
-            ("inference_threads", Config { inference_threads: usize::MAX, ..sound() }),
             ("worker_name", Config { worker_name: String::new(), ..sound() }),
             ("lease_ms", Config { lease_ms: 2_999, ..sound() }),
             ("max_attempts", Config { max_attempts: 0, ..sound() }),
             ("task_timeout_ms", Config { task_timeout_ms: 0, ..sound() }),
             ("backoff_cap_ms", Config { backoff_base_ms: 2, backoff_cap_ms: 1, ..sound() }),
             ("backoff_cap_ms", Config { backoff_cap_ms: BACKOFF_CEILING_MS + 1, ..sound() }),
-            ("inference_threads", Config { inference_threads: 0, ..sound() }),
             ("max_in_flight", Config { max_in_flight: 7, ..sound() }),
             ("drain_ms", Config { drain_ms: 9_000, ..sound() }),
         ];

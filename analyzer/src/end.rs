@@ -1,26 +1,24 @@
 //! Step five: end the attempts, each with one event: `completed`, `failed` (and `dead_lettered`), or `retry_scheduled`.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use insightforge_schema::event::{Change, Completed, DeadLettered, Failed, RetryScheduled, encode};
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, Finish, Held, Retry};
 
+use crate::ask::By;
+use crate::begin::Attempt;
 use crate::judge::Verdict;
 use crate::measure;
-use crate::take::Reference;
 use crate::wait::wait_out;
 use crate::worker::{ServedLane, Worker};
 
-/// A judged attempt.
+/// A judged attempt, with the model that was asked.
 pub(crate) struct Judged<'a> {
-    pub(crate) reference: &'a Reference,
+    pub(crate) attempt: Attempt<'a>,
     pub(crate) verdict: Verdict,
-}
-
-/// What the model's call was, for the `completed` events.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Call {
-    pub(crate) inference_us: u64,
-    pub(crate) batch_size: u32,
+    pub(crate) by: Option<Arc<By>>,
 }
 
 /// How many attempts ended which way.
@@ -33,33 +31,58 @@ pub struct Tally {
     pub lost: usize,
 }
 
-/// Ends attempts of one lane. The answers are kept and the calls repeated for as long as Redis is away.
-pub(crate) async fn end(worker: &Worker, lane: &ServedLane, judged: &[Judged<'_>], call: Call, now_us: i64) -> Tally {
-    let mut finishes = Vec::with_capacity(judged.len());
-    let mut retries = Vec::new();
-    for judged in judged {
-        match write(worker, lane, judged, call, now_us) {
-            Ending::Final(finish) => finishes.push(finish),
-            Ending::Repeated(retry) => retries.push(retry),
+/// Ends attempts of one lane; says also which of them are completed, by their place. The answers are kept and the calls
+/// repeated for as long as Redis is away.
+pub(crate) async fn end(
+    worker: &Worker,
+    lane: &ServedLane,
+    judged: &[Judged<'_>],
+    now_us: i64,
+) -> (Tally, HashSet<usize>) {
+    let (mut finishes, mut retries) = (Vec::with_capacity(judged.len()), Vec::new());
+    let (mut finished_places, mut retried_places) = (Vec::with_capacity(judged.len()), Vec::new());
+    for (place, judged) in judged.iter().enumerate() {
+        match write(worker, lane, judged, now_us) {
+            Ending::Final(finish) => {
+                finishes.push(finish);
+                finished_places.push(place);
+            }
+            Ending::Repeated(retry) => {
+                retries.push(retry);
+                retried_places.push(place);
+            }
         }
     }
     let (finished, retried) =
         tokio::join!(finish(worker, lane, &finishes, now_us / 1_000), retry(worker, lane, &retries));
-    let mut tally = Tally::default();
-    for (finish, held) in finishes.iter().zip(finished) {
+    let (mut sum, mut completed) = (Tally::default(), HashSet::new());
+    let mut by_version: HashMap<&str, Tally> = HashMap::new();
+    let mut count = |place: usize, add: &dyn Fn(&mut Tally)| {
+        let judged = &judged[place];
+        let version = judged.by.as_ref().map_or(lane.lane.model_version.as_str(), |by| &by.version);
+        add(&mut sum);
+        add(by_version.entry(version).or_default());
+    };
+    for ((finish, held), place) in finishes.iter().zip(finished).zip(finished_places) {
         match held {
-            Held::Lost => tally.lost += 1,
-            Held::Done if finish.dead_letter.is_some() => tally.failed += 1,
-            Held::Done => tally.completed += 1,
+            Held::Lost => count(place, &|tally| tally.lost += 1),
+            Held::Done if finish.dead_letter.is_some() => count(place, &|tally| tally.failed += 1),
+            Held::Done => {
+                count(place, &|tally| tally.completed += 1);
+                completed.insert(place);
+            }
         }
     }
-    for held in retried {
+    for (held, place) in retried.into_iter().zip(retried_places) {
         match held {
-            Held::Lost => tally.lost += 1,
-            Held::Done => tally.retried += 1,
+            Held::Lost => count(place, &|tally| tally.lost += 1),
+            Held::Done => count(place, &|tally| tally.retried += 1),
         }
     }
-    tally
+    for (version, tally) in by_version {
+        measure::ended(&lane.lane.task_type, version, tally);
+    }
+    (sum, completed)
 }
 
 enum Ending {
@@ -68,20 +91,23 @@ enum Ending {
 }
 
 /// Writes the events of one attempt's end.
-fn write(worker: &Worker, lane: &ServedLane, judged: &Judged<'_>, call: Call, now_us: i64) -> Ending {
-    let reference = judged.reference;
+fn write(worker: &Worker, lane: &ServedLane, judged: &Judged<'_>, now_us: i64) -> Ending {
+    let (reference, by) = (judged.attempt.reference, judged.by.as_deref());
     let (task, token) = (reference.task, reference.token.clone());
     let meta = worker.meta(now_us, reference.attempt, &reference.context);
-    let (task_type, model_version) = (lane.lane.task_type.clone(), lane.lane.model_version.clone());
+    let task_type = lane.lane.task_type.clone();
+    // Without a model there is only what was asked for.
+    let model_version = by.map_or_else(|| lane.lane.model_version.clone(), |by| by.version.clone());
+    let route = by.map(|by| by.route.clone());
     match &judged.verdict {
         Verdict::Completed { result } => {
             let change = Change::Completed(Completed {
                 task_type,
                 model_version,
                 result: result.clone(),
-                inference_us: call.inference_us,
-                batch_size: call.batch_size,
-                route: None,
+                inference_us: by.map_or(0, |by| u64::try_from(by.took.as_micros()).unwrap_or(u64::MAX)),
+                batch_size: by.map_or(0, |by| u32::try_from(by.batch_size).unwrap_or(u32::MAX)),
+                route,
             });
             Ending::Final(Finish {
                 token,
@@ -92,14 +118,14 @@ fn write(worker: &Worker, lane: &ServedLane, judged: &Judged<'_>, call: Call, no
             })
         }
         Verdict::Failed { code, message, permanent } => {
-            let letter = Change::DeadLettered(DeadLettered { code: (*code).to_owned() });
+            let letter = Change::DeadLettered(DeadLettered { code: code.clone().into_owned() });
             let change = Change::Failed(Failed {
                 task_type,
                 model_version,
-                code: (*code).to_owned(),
+                code: code.clone().into_owned(),
                 message: message.clone(),
                 permanent: *permanent,
-                route: None,
+                route,
             });
             Ending::Final(Finish {
                 token,
@@ -112,7 +138,7 @@ fn write(worker: &Worker, lane: &ServedLane, judged: &Judged<'_>, call: Call, no
         Verdict::Retry { code, message, next_attempt, delay_ms } => {
             let due_us = now_us + i64::try_from(*delay_ms).unwrap_or(0) * 1_000;
             let change = Change::RetryScheduled(RetryScheduled {
-                code: (*code).to_owned(),
+                code: code.clone().into_owned(),
                 message: message.clone(),
                 next_attempt: *next_attempt,
                 due_us,

@@ -1,7 +1,14 @@
 //! Step four: what an answer means for the task. Pure.
 
+use std::borrow::Cow;
+
+use crate::ask::Answer;
 use crate::config::Config;
-use crate::infer::Answer;
+
+/// How long a task that is for a model elsewhere waits: until this process takes from its lane no more.
+const HAND_ON_MS: u64 = 500;
+/// How long a task waits whose model has had too much to do.
+const BUSY_MS: u64 = 1_000;
 
 /// How an attempt ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,9 +16,9 @@ pub enum Verdict {
     /// For good, with the result document.
     Completed { result: String },
     /// For good: repeating cannot help, or the attempts are used up.
-    Failed { code: &'static str, message: String, permanent: bool },
+    Failed { code: Cow<'static, str>, message: String, permanent: bool },
     /// Another attempt after `delay_ms`.
-    Retry { code: &'static str, message: String, next_attempt: u32, delay_ms: u64 },
+    Retry { code: Cow<'static, str>, message: String, next_attempt: u32, delay_ms: u64 },
 }
 
 /// Judges the answer of attempt `attempt`. `random` is uniform in `0..1`.
@@ -31,14 +38,18 @@ pub fn judge(answer: Answer, attempt: u32, config: &Config, random: f64) -> Verd
             next_attempt: attempt + 1,
             delay_ms: backoff_ms(attempt, config, random),
         },
-        // Not the task's fault: the attempt is not used up, and another worker may have it at once.
-        Answer::Stopping => Verdict::Retry {
-            code: "worker_stopping",
-            message: "the analyzer was stopped before the model answered".to_owned(),
-            next_attempt: attempt,
-            delay_ms: 0,
-        },
+        // None of these is the task's fault: the attempt is not used up, and another worker may have it.
+        Answer::Stopping => again(attempt, "worker_stopping", "the analyzer was stopped before the model answered", 0),
+        Answer::NotHere => {
+            again(attempt, "model_not_here", "this analyzer does not have the version it is for", HAND_ON_MS)
+        }
+        Answer::Busy => again(attempt, "overloaded", "the model took no more inputs for too long", BUSY_MS),
     }
+}
+
+/// The same attempt, somewhere else or later.
+fn again(attempt: u32, code: &'static str, message: &str, delay_ms: u64) -> Verdict {
+    Verdict::Retry { code: code.into(), message: message.to_owned(), next_attempt: attempt, delay_ms }
 }
 
 /// Exponential backoff with full jitter: uniform below a bound that doubles with each attempt, so that tasks that failed

@@ -34,13 +34,13 @@ pub struct Beat {
 pub async fn beat(worker: &Worker, older_than: Duration) -> Result<Beat, LinkError> {
     let mut sum = Beat::default();
     for lane in worker.lanes() {
-        let running = running(lane, older_than);
+        let running = running(&lane, older_than);
         for attempts in running.chunks(CHUNK) {
-            let held = match renew(worker, lane, attempts).await {
+            let held = match renew(worker, &lane, attempts).await {
                 // A group that was destroyed is created anew; its entries come back, and those in flight are known.
                 Err(LinkError::Refused(text)) if text.contains("NOGROUP") => {
                     create_group(worker, lane.partition, &lane.lane).await?;
-                    renew(worker, lane, attempts).await?
+                    renew(worker, &lane, attempts).await?
                 }
                 held => held?,
             };

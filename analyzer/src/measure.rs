@@ -15,11 +15,16 @@ pub(crate) const COMPLETED: &str = "completed";
 pub(crate) const FAILED: &str = "failed";
 pub(crate) const DEAD_LETTERED: &str = "dead_lettered";
 pub(crate) const RETRY_SCHEDULED: &str = "retry_scheduled";
+pub(crate) const SHADOWED: &str = "shadowed";
 
 /// Tells the installed recorder what each figure means.
 pub fn describe_metrics() {
-    describe_counter!("if_tasks_started_total", "Attempts begun");
-    describe_counter!("if_tasks_finished_total", "Attempts ended, by outcome: completed, failed, retried, lost");
+    insightforge_inference::batch::describe_metrics();
+    describe_counter!("if_tasks_started_total", "Attempts begun, by what was asked for: a version or an alias");
+    describe_counter!(
+        "if_tasks_finished_total",
+        "Attempts ended, by the version that was asked and outcome: completed, failed, retried, lost"
+    );
     describe_histogram!("if_inference_batch_size", "Tasks a model was asked about at once");
     describe_histogram!("if_inference_duration_seconds", Unit::Seconds, "Duration of a micro-batch in the model");
     describe_histogram!("if_queue_wait_seconds", Unit::Seconds, "From a task's submission to its first attempt");
@@ -27,11 +32,20 @@ pub fn describe_metrics() {
     describe_counter!("if_leases_reaped_total", "Entries of silent holders dealt with, by outcome");
     describe_gauge!("if_last_read_timestamp_seconds", Unit::Seconds, "When this process last took a task (Unix time)");
     describe_counter!("if_events_appended_total", "Events appended to the journal, by type");
+    describe_counter!("if_model_changes_total", "Models loaded, reloaded, unloaded or refused");
+    describe_counter!("if_shadow_results_total", "What shadows said beside an answer: agrees, differs, failed");
+    describe_counter!("if_shadow_dropped_total", "Answers that no shadow was compared with, by reason");
     describe_gauge!("if_lane_tasks", "Tasks on a lane that wait for an attempt or are in one");
     describe_gauge!("if_lane_oldest_seconds", Unit::Seconds, "Since when the oldest task on a lane lies there");
     // At zero from the start: a counter that appears with its first count has not risen for Prometheus.
-    for event_type in [PROCESSING, COMPLETED, FAILED, DEAD_LETTERED, RETRY_SCHEDULED] {
+    for event_type in [PROCESSING, COMPLETED, FAILED, DEAD_LETTERED, RETRY_SCHEDULED, SHADOWED] {
         counter!("if_events_appended_total", "type" => event_type).increment(0);
+    }
+    for change in ["loaded", "reloaded", "unloaded", "refused"] {
+        counter!("if_model_changes_total", "change" => change).increment(0);
+    }
+    for reason in ["queue_full", "not_here", "overloaded", "too_late", "not_written"] {
+        counter!("if_shadow_dropped_total", "reason" => reason).increment(0);
     }
     for outcome in ["dropped", "requeued", "retried", "failed"] {
         counter!("if_leases_reaped_total", "outcome" => outcome).increment(0);
@@ -42,33 +56,20 @@ pub fn describe_metrics() {
 pub(crate) struct LaneMeters {
     pub(crate) in_flight: Gauge,
     started: Counter,
-    completed: Counter,
-    failed: Counter,
-    retried: Counter,
     lost: Counter,
-    batch_size: Histogram,
-    inference: Histogram,
     queue_wait: Histogram,
 }
 
 impl LaneMeters {
     pub(crate) fn new(lane: &Lane) -> Self {
         let (task_type, model_version) = (lane.task_type.clone(), lane.model_version.clone());
-        let finished = |outcome: &'static str| {
-            counter!("if_tasks_finished_total", "task_type" => task_type.clone(),
-                "model_version" => model_version.clone(), "outcome" => outcome)
-        };
         Self {
             in_flight: gauge!("if_tasks_in_flight"),
             started: counter!("if_tasks_started_total", "task_type" => task_type.clone(),
                 "model_version" => model_version.clone()),
-            completed: finished("completed"),
-            failed: finished("failed"),
-            retried: finished("retried"),
-            lost: finished("lost"),
-            batch_size: histogram!("if_inference_batch_size", "task_type" => task_type.clone()),
-            inference: histogram!("if_inference_duration_seconds", "task_type" => task_type.clone()),
-            queue_wait: histogram!("if_queue_wait_seconds", "task_type" => task_type.clone()),
+            lost: counter!("if_tasks_finished_total", "task_type" => task_type.clone(),
+                "model_version" => model_version, "outcome" => "lost"),
+            queue_wait: histogram!("if_queue_wait_seconds", "task_type" => task_type),
         }
     }
 
@@ -82,20 +83,50 @@ impl LaneMeters {
         self.queue_wait.record(waited_us.max(0) as f64 / 1e6);
     }
 
-    pub(crate) fn inferred(&self, batch_size: usize, took: Duration) {
-        self.batch_size.record(batch_size as f64);
-        self.inference.record(took);
+    /// Attempts that were taken away before they ended.
+    pub(crate) fn lost(&self, count: usize) {
+        self.lost.increment(count as u64);
     }
+}
 
-    pub(crate) fn ended(&self, tally: Tally) {
-        self.completed.increment(tally.completed as u64);
-        self.failed.increment(tally.failed as u64);
-        self.retried.increment(tally.retried as u64);
-        self.lost.increment(tally.lost as u64);
-        for (event_type, count) in appended(tally) {
-            events(event_type, count);
+/// A call of a model for tasks of a lane.
+pub(crate) fn inferred(lane: &Lane, batch_size: usize, took: Duration) {
+    histogram!("if_inference_batch_size", "task_type" => lane.task_type.clone()).record(batch_size as f64);
+    histogram!("if_inference_duration_seconds", "task_type" => lane.task_type.clone()).record(took);
+}
+
+/// Attempts ended, by the version that was asked; what was asked for when none was.
+pub(crate) fn ended(task_type: &str, model_version: &str, tally: Tally) {
+    for (outcome, count) in
+        [("completed", tally.completed), ("failed", tally.failed), ("retried", tally.retried), ("lost", tally.lost)]
+    {
+        if count > 0 {
+            counter!("if_tasks_finished_total", "task_type" => task_type.to_owned(),
+                "model_version" => model_version.to_owned(), "outcome" => outcome)
+            .increment(count as u64);
         }
     }
+    for (event_type, count) in appended(tally) {
+        events(event_type, count);
+    }
+}
+
+/// Something happened to a model of this process.
+pub(crate) fn models(change: &'static str) {
+    counter!("if_model_changes_total", "change" => change).increment(1);
+}
+
+/// A shadow's result was noted.
+pub(crate) fn shadowed(task_type: &str, model_version: &str, outcome: &'static str) {
+    counter!("if_shadow_results_total", "task_type" => task_type.to_owned(),
+        "model_version" => model_version.to_owned(), "outcome" => outcome)
+    .increment(1);
+    events(SHADOWED, 1);
+}
+
+/// A shadow was not asked, or what it said was not noted.
+pub(crate) fn shadow_dropped(reason: &'static str) {
+    counter!("if_shadow_dropped_total", "reason" => reason).increment(1);
 }
 
 /// Counts events of a type that were appended.

@@ -9,7 +9,7 @@ use insightforge_schema::keys::Lane;
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script;
 
-use crate::infer::Engine;
+use crate::packages::announce;
 use crate::wait::pause;
 use crate::worker::Worker;
 
@@ -26,15 +26,15 @@ const CONSUMER_GONE_MS: u64 = 3_600_000;
 /// # Errors
 /// See [`LinkError`].
 pub async fn report(worker: &Worker) -> Result<(), LinkError> {
-    catalogue::announce_models(&worker.link, &worker.keys, &worker.registry.cards()).await?;
+    announce(worker).await?;
     let card = Card {
         name: worker.name().to_owned(),
-        lanes: worker.registry.lanes().iter().map(Lane::to_string).collect(),
+        lanes: worker.view().lanes().filter(|lane| **lane != Lane::unroutable()).map(Lane::to_string).collect(),
         in_flight: u32::try_from(worker.in_flight()).unwrap_or(u32::MAX),
         started_ms: worker.started_ms,
         last_read_ms: worker.last_read_ms(),
         seen_ms: now_us() / 1_000,
-        infer_addr: None,
+        infer_addr: worker.config.infer_addr.clone(),
     };
     catalogue::report(&worker.link, &worker.keys, &card).await
 }
@@ -61,7 +61,7 @@ pub async fn prune(worker: &Worker, partition: Partition) -> Result<u64, LinkErr
 pub(crate) async fn run(worker: std::sync::Arc<Worker>) -> String {
     let mut rounds = 0_u32;
     while pause(INTERVAL, &worker.stop.taking).await {
-        let stuck: usize = worker.engines().map(Engine::stuck).sum();
+        let stuck: usize = worker.store.served().iter().map(|served| served.stuck()).sum();
         if stuck >= STUCK_MAX {
             return format!("{stuck} calls of models hang and cannot be ended");
         }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use insightforge_inference::InferError;
 use insightforge_schema::event::{Change, DeadLettered, Failed, Meta, RetryScheduled, encode, now_us};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::Lane;
@@ -12,13 +13,12 @@ use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, Reap, Reaped, Takeover};
 use redis::Value;
 
+use crate::ask::Answer;
 use crate::config::BEAT_FLOOR_MS;
 use crate::duty::Duty;
 use crate::end::{Tally, appended};
-use crate::infer::Answer;
 use crate::judge::{Verdict, judge};
 use crate::measure;
-use crate::model::InferError;
 use crate::take::{Reference, create_group, read_reference};
 use crate::wait::pause;
 use crate::worker::Worker;
@@ -138,7 +138,7 @@ async fn take_over(
 
 /// What the record makes of the entry `token`, and the state that was decided on.
 pub(crate) fn decide(worker: &Worker, token: &str, record: Option<&Record>) -> (&'static str, Decision) {
-    let lost = |code, message: String| Answer::Error(InferError { code, message, permanent: false });
+    let lost = |code: &'static str, message| Answer::Error(InferError::unavailable(code, message));
     match record {
         Some(record) if record.token == token && record.state == "P" => {
             let message = format!("the analyzer {} fell silent while it worked on this attempt", record.worker);
@@ -150,7 +150,7 @@ pub(crate) fn decide(worker: &Worker, token: &str, record: Option<&Record>) -> (
                 ("Q", Decision::Requeue)
             } else {
                 let message = format!("{REQUEUES_MAX} analyzers fell silent before they could begin this task");
-                let code = "worker_lost_before_start";
+                let code = "worker_lost_before_start".into();
                 ("Q", Decision::End(Verdict::Failed { code, message, permanent: false }))
             }
         }
@@ -181,7 +181,7 @@ fn write(
     match verdict {
         Verdict::Retry { code, message, next_attempt, delay_ms } => {
             let due_us = now_us + i64::try_from(delay_ms).unwrap_or(0) * 1_000;
-            let change = RetryScheduled { code: code.to_owned(), message, next_attempt, due_us };
+            let change = RetryScheduled { code: code.into_owned(), message, next_attempt, due_us };
             let event = encode(&meta, &Change::RetryScheduled(change));
             Takeover::Retry { event, next_attempt, due_ms: due_us / 1_000 }
         }
@@ -189,12 +189,12 @@ fn write(
             let failed = Failed {
                 task_type: lane.task_type.clone(),
                 model_version: lane.model_version.clone(),
-                code: code.to_owned(),
+                code: code.clone().into_owned(),
                 message,
                 permanent,
                 route: None,
             };
-            let letter = DeadLettered { code: code.to_owned() };
+            let letter = DeadLettered { code: code.into_owned() };
             Takeover::Fail {
                 event: encode(&meta, &Change::Failed(failed)),
                 dead_letter: encode(&meta, &Change::DeadLettered(letter)),

@@ -3,7 +3,7 @@
 //! One taker owns its connection and every read on it: a read that is dropped half-way leaves entries that Redis counts
 //! as delivered and nobody works on. Places are reserved before the read, so that nothing taken ages in a queue of ours.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,20 @@ use insightforge_schema::link::LinkError;
 use insightforge_schema::script::Context;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::process::process;
+use crate::serve::{Offer, View};
 use crate::worker::{Held, ServedLane, Worker};
 
 /// One blocking read; also how long a stopping taker can take to notice.
 const BLOCK: Duration = Duration::from_secs(2);
 /// Beyond `BLOCK` the server is silent: the connection is given up and the own pending entries are read anew.
 const SILENCE: Duration = Duration::from_secs(5);
+/// Of so many reads one asks all lanes, also while others have much.
+const READ_ALL_EVERY: usize = 4;
+/// How soon lanes that were full are looked at again, whatever happens.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// After a read that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Largest batch of one lane: beyond it a script call's share of each task no longer falls, and its latency grows.
@@ -57,22 +62,35 @@ impl Drop for Batch {
             held.remove(&reference.token);
         }
         drop(held);
-        self.lane.meters.in_flight.decrement(self.references.len() as f64);
+        self.lane.gave_back(self.references.len());
     }
 }
 
-/// Reads the lanes of one task type in one partition.
+/// Reads the lanes of one task type in one partition: those of the view of the moment.
 pub struct Taker {
     worker: Arc<Worker>,
     partition: Partition,
-    lanes: Vec<Arc<ServedLane>>,
-    /// Stream keys, in the order of `lanes`.
-    keys: Vec<String>,
+    task_type: String,
+    views: watch::Receiver<Arc<View>>,
+    lanes: Vec<Taken>,
     room: Arc<Semaphore>,
     slots: Arc<Semaphore>,
     connection: Option<MultiplexedConnection>,
-    /// Entries may have been delivered to us unseen, later than these ids (one a lane): they come before new ones.
-    doubt: Option<Vec<String>>,
+    /// Lanes of which entries may have been delivered to us unseen, later than these ids: they come before new ones.
+    doubt: VecDeque<(usize, String)>,
+    /// Counts reads.
+    turn: usize,
+    /// Lanes that had something in the last read of all.
+    busy: Vec<usize>,
+}
+
+/// A lane that is read.
+struct Taken {
+    lane: Arc<ServedLane>,
+    /// Its stream.
+    key: String,
+    /// Tasks of it that this process may hold.
+    bound: usize,
 }
 
 /// What a read of the lanes came to.
@@ -86,27 +104,28 @@ pub enum Step {
 enum Want {
     /// Never delivered to anybody.
     New { block: bool },
-    /// Delivered to us, later than these ids.
-    Own { after: Vec<String> },
+    /// Delivered to us, later than this id; of one lane.
+    Own { after: String },
 }
 
 impl Taker {
-    /// A taker for `lanes`, which share partition and task type.
+    /// A taker for the lanes of one task type in one partition.
     #[must_use]
-    pub fn new(worker: Arc<Worker>, lanes: Vec<Arc<ServedLane>>) -> Self {
-        let first = lanes.first().expect("a taker has a lane to read");
-        let keys = lanes.iter().map(|lane| worker.keys.lane(lane.partition, &lane.lane)).collect();
-        let room = worker.room(&first.lane.task_type);
-        let slots = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT));
+    pub fn new(worker: Arc<Worker>, partition: Partition, task_type: &str) -> Self {
+        let mut views = worker.views();
+        views.mark_changed();
         Self {
-            partition: first.partition,
-            worker,
-            keys,
-            room,
-            slots,
+            partition,
+            task_type: task_type.to_owned(),
+            views,
+            lanes: Vec::new(),
+            room: worker.room(task_type),
+            slots: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT)),
             connection: None,
-            doubt: from_the_first(lanes.len()),
-            lanes,
+            doubt: VecDeque::new(),
+            turn: 0,
+            busy: Vec::new(),
+            worker,
         }
     }
 
@@ -116,7 +135,7 @@ impl Taker {
             match self.step(true).await {
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(partition = %self.partition, task_type = self.task_type(), %error,
+                    tracing::warn!(partition = %self.partition, task_type = self.task_type, %error,
                         "reading waiting tasks failed; trying again");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -150,6 +169,13 @@ impl Taker {
     /// # Errors
     /// See [`Self::step`].
     pub async fn take(&mut self, block: bool) -> Result<Vec<Batch>, LinkError> {
+        self.follow_view();
+        if self.lanes.is_empty() {
+            if block {
+                self.wait_for_view().await;
+            }
+            return Ok(Vec::new());
+        }
         let batches = self.read(block).await.inspect_err(|_| {
             self.doubt = from_the_first(self.lanes.len());
             self.connection = None;
@@ -160,49 +186,130 @@ impl Taker {
         Ok(batches)
     }
 
+    /// Reads other lanes from now on when the view says so. No lane keeps its place then, and what was delivered unseen
+    /// is looked for anew.
+    fn follow_view(&mut self) {
+        if !self.views.has_changed().unwrap_or(false) {
+            return;
+        }
+        let view = self.views.borrow_and_update().clone();
+        let offers = view.offers.get(&self.task_type).map(Vec::as_slice).unwrap_or_default();
+        let same = self.lanes.iter().map(|taken| &taken.lane.lane).eq(offers.iter().map(|offer| &offer.lane));
+        if same {
+            self.lanes.iter_mut().zip(offers).for_each(|(taken, offer)| taken.bound = offer.bound);
+            return;
+        }
+        let taken = |offer: &Offer| Taken {
+            lane: self.worker.lane(self.partition, &offer.lane),
+            key: self.worker.keys.lane(self.partition, &offer.lane),
+            bound: offer.bound,
+        };
+        self.lanes = offers.iter().map(taken).collect();
+        self.doubt = from_the_first(self.lanes.len());
+        self.busy.clear();
+    }
+
+    async fn wait_for_view(&mut self) {
+        tokio::select! {
+            // The sender lives as long as the worker.
+            _ = self.views.changed() => self.views.mark_changed(),
+            () = self.worker.stop.taking.cancelled() => {}
+        }
+    }
+
     async fn read(&mut self, block: bool) -> Result<Vec<Batch>, LinkError> {
-        while let Some(after) = self.doubt.clone() {
+        while let Some((index, after)) = self.doubt.front().cloned() {
             if self.worker.stop.taking.is_cancelled() {
                 return Ok(Vec::new());
             }
-            let found = self.read_own(after).await?;
+            let found = self.read_own(index, after).await?;
             if !found.is_empty() {
                 return Ok(found);
             }
         }
-        let Some(room) = self.reserve(BATCH_MAX).await else { return Ok(Vec::new()) };
-        let found = self.call(Want::New { block: false }, room).await?;
-        if !found.is_empty() || !block {
-            return Ok(found);
-        }
-        // Nobody waits: hold few places while blocking, so that the others of this type have the rest.
-        let share = self.worker.config.max_in_flight / (4 * usize::from(self.worker.config.partitions.get()));
-        let Some(room) = self.reserve(share.clamp(1, BATCH_MAX)).await else { return Ok(Vec::new()) };
-        self.call(Want::New { block: true }, room).await
-    }
-
-    /// The next entries delivered to this consumer that no batch of ours holds: a reply was lost on its way. The doubt is
-    /// over when there are no more.
-    async fn read_own(&mut self, mut after: Vec<String>) -> Result<Vec<Batch>, LinkError> {
-        let Some(room) = self.reserve(BATCH_MAX).await else { return Ok(Vec::new()) };
-        let count = room.num_permits() / self.lanes.len();
-        let Some(reply) = self.ask(&Want::Own { after: after.clone() }, count).await? else {
-            return Ok(Vec::new());
-        };
-        let mut over = true;
-        for (index, entries) in &reply {
-            if let Some((last, _)) = entries.last() {
-                after[*index].clone_from(last);
-                over = false;
+        self.turn = self.turn.wrapping_add(1);
+        // Where there is much to do, few lanes have all of it: those are read alone most of the time, since a read shares
+        // its places among all the lanes it asks.
+        if !self.turn.is_multiple_of(READ_ALL_EVERY) && !self.busy.is_empty() {
+            let (busy, most) = self.open_lanes(&self.busy);
+            if !busy.is_empty() {
+                let Some(room) = self.reserve(busy.len(), most).await else { return Ok(Vec::new()) };
+                let found = self.call(Want::New { block: false }, &busy, room, most).await?;
+                if !found.is_empty() {
+                    return Ok(found);
+                }
             }
         }
-        self.doubt = (!over).then_some(after);
+        self.read_all(block).await
+    }
+
+    async fn read_all(&mut self, block: bool) -> Result<Vec<Batch>, LinkError> {
+        let freed = self.worker.freed.clone();
+        let freed = freed.notified();
+        let all: Vec<usize> = (0..self.lanes.len()).collect();
+        let (which, most) = self.open_lanes(&all);
+        if which.is_empty() {
+            // Everything the models let wait is here: places come back with the batches.
+            if block {
+                self.wait_a_little(freed).await;
+            }
+            return Ok(Vec::new());
+        }
+        let Some(room) = self.reserve(which.len(), most).await else { return Ok(Vec::new()) };
+        let mut found = self.call(Want::New { block: false }, &which, room, most).await?;
+        if found.is_empty() && block && which.len() < self.lanes.len() {
+            // A read that waits for these lanes would not see the others.
+            self.wait_a_little(freed).await;
+        } else if found.is_empty() && block {
+            // Nobody waits: hold few places while blocking, so that the others of this type have the rest.
+            let share = self.worker.config.max_in_flight / (4 * usize::from(self.worker.config.partitions.get()));
+            let few = share.clamp(1, BATCH_MAX).min(most);
+            let Some(room) = self.reserve(which.len(), few).await else { return Ok(Vec::new()) };
+            found = self.call(Want::New { block: true }, &which, room, few).await?;
+        }
+        let had_some = |index: &usize| found.iter().any(|batch| Arc::ptr_eq(&batch.lane, &self.lanes[*index].lane));
+        self.busy = all.into_iter().filter(had_some).collect();
+        Ok(found)
+    }
+
+    async fn wait_a_little(&self, freed: impl Future<Output = ()>) {
+        tokio::select! {
+            () = freed => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = self.worker.stop.taking.cancelled() => {}
+        }
+    }
+
+    /// Those of `lanes` that may be read now, and how many entries of each at most.
+    fn open_lanes(&self, lanes: &[usize]) -> (Vec<usize>, usize) {
+        // Every taker of the type needs a place for each lane it reads, at the same time. When there are too many lanes
+        // for that, each read begins with another one.
+        let partitions = usize::from(self.worker.config.partitions.get());
+        let fit = (self.worker.config.max_in_flight / partitions).max(1);
+        let from = if lanes.len() > fit { self.turn } else { 0 };
+        let free = |index: usize| self.lanes[index].bound.saturating_sub(self.lanes[index].lane.in_flight());
+        let turned = (from..from + lanes.len()).map(|place| lanes[place % lanes.len()]);
+        let which: Vec<usize> = turned.filter(|index| free(*index) > 0).take(fit).collect();
+        let most = which.iter().map(|index| free(*index)).min().unwrap_or(0).min(BATCH_MAX);
+        (which, most)
+    }
+
+    /// The next entries of a lane delivered to this consumer that no batch of ours holds: a reply was lost on its way. The
+    /// doubt about the lane is over when there are no more.
+    async fn read_own(&mut self, index: usize, after: String) -> Result<Vec<Batch>, LinkError> {
+        let Some(room) = self.reserve(1, BATCH_MAX).await else { return Ok(Vec::new()) };
+        let Some(reply) = self.ask(&Want::Own { after }, &[index], room.num_permits()).await? else {
+            return Ok(Vec::new());
+        };
+        match reply.first().and_then(|(_, entries)| entries.last()) {
+            Some((last, _)) => self.doubt[0].1.clone_from(last),
+            None => drop(self.doubt.pop_front()),
+        }
         self.batches(reply, room).await
     }
 
-    /// Places for at least one task a lane, at most `most` a lane; `None` when the worker stops.
-    async fn reserve(&self, most: usize) -> Option<OwnedSemaphorePermit> {
-        let lanes = self.lanes.len();
+    /// Places for at least one task of each of so many lanes, at most `most` a lane; `None` when the worker stops.
+    async fn reserve(&self, lanes: usize, most: usize) -> Option<OwnedSemaphorePermit> {
         let least = u32::try_from(lanes).expect("a process serves few lanes");
         let mut room = tokio::select! {
             biased;
@@ -216,27 +323,41 @@ impl Taker {
         Some(room)
     }
 
-    async fn call(&mut self, want: Want, room: OwnedSemaphorePermit) -> Result<Vec<Batch>, LinkError> {
-        match self.ask(&want, room.num_permits() / self.lanes.len()).await? {
+    async fn call(
+        &mut self,
+        want: Want,
+        which: &[usize],
+        room: OwnedSemaphorePermit,
+        most: usize,
+    ) -> Result<Vec<Batch>, LinkError> {
+        match self.ask(&want, which, (room.num_permits() / which.len()).min(most)).await? {
             Some(reply) => self.batches(reply, room).await,
             None => Ok(Vec::new()),
         }
     }
 
-    /// One `XREADGROUP`, `count` entries a lane at most. `None` when the group had to be created anew.
-    async fn ask(&mut self, want: &Want, count: usize) -> Result<Option<Vec<(usize, Entries)>>, LinkError> {
+    /// One `XREADGROUP` of some lanes, `count` entries of each at most. `None` when a group had to be created anew.
+    async fn ask(
+        &mut self,
+        want: &Want,
+        which: &[usize],
+        count: usize,
+    ) -> Result<Option<Vec<(usize, Entries)>>, LinkError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.worker.link.blocking().await?,
         };
         let mut command = redis::cmd("XREADGROUP");
-        command.arg("GROUP").arg(self.task_type()).arg(self.worker.name()).arg("COUNT").arg(count);
+        command.arg("GROUP").arg(&self.task_type).arg(self.worker.name()).arg("COUNT").arg(count);
         if matches!(want, Want::New { block: true }) {
             command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
         }
-        command.arg("STREAMS").arg(&self.keys);
+        command.arg("STREAMS");
+        for index in which {
+            command.arg(&self.lanes[*index].key);
+        }
         match want {
-            Want::New { .. } => command.arg(vec![">"; self.keys.len()]),
+            Want::New { .. } => command.arg(vec![">"; which.len()]),
             Want::Own { after } => command.arg(after),
         };
         // A server that has not answered by then is gone without a word. Giving the call up is safe here only because
@@ -245,9 +366,11 @@ impl Taker {
         match reply {
             Err(_) => Err(LinkError::Unavailable("no answer to a blocking read".to_owned())),
             Ok(Err(error)) if error.code() == Some("NOGROUP") => {
-                tracing::warn!(partition = %self.partition, task_type = self.task_type(),
+                tracing::warn!(partition = %self.partition, task_type = self.task_type,
                     "the consumer group was gone; creating it anew from the lane's first entry");
-                create_groups(&self.worker, &self.lanes).await?;
+                for taken in &self.lanes {
+                    create_group(&self.worker, self.partition, &taken.lane.lane).await?;
+                }
                 self.connection = Some(connection);
                 Ok(None)
             }
@@ -255,7 +378,7 @@ impl Taker {
             Ok(Ok(reply)) => {
                 self.connection = Some(connection);
                 let index: HashMap<&str, usize> =
-                    self.keys.iter().enumerate().map(|(index, key)| (key.as_str(), index)).collect();
+                    self.lanes.iter().enumerate().map(|(index, taken)| (taken.key.as_str(), index)).collect();
                 read_reply(reply, &index)
                     .map(Some)
                     .ok_or_else(|| LinkError::Refused("not a reply of XREADGROUP".to_owned()))
@@ -273,7 +396,7 @@ impl Taker {
         let since = Instant::now();
         let mut batches = Vec::new();
         for (index, entries) in reply {
-            let lane = &self.lanes[index];
+            let lane = &self.lanes[index].lane;
             let mut references = Vec::with_capacity(entries.len());
             let mut broken = Vec::new();
             {
@@ -291,7 +414,7 @@ impl Taker {
                     }
                 }
             }
-            lane.meters.in_flight.increment(references.len() as f64);
+            lane.took(references.len());
             if !references.is_empty() {
                 let places = room.split(references.len()).expect("a read returns at most what was reserved");
                 batches.push(Batch { lane: lane.clone(), references, room: places, slot: None });
@@ -305,28 +428,13 @@ impl Taker {
 
     /// Takes entries off a lane that refer to nothing: deleted under us, or written by a stranger.
     async fn discard(&self, index: usize, tokens: &[String]) -> Result<(), LinkError> {
-        tracing::warn!(partition = %self.partition, lane = %self.lanes[index].lane, count = tokens.len(),
+        tracing::warn!(partition = %self.partition, lane = %self.lanes[index].lane.lane, count = tokens.len(),
             "entries that name no task were taken off the lane");
-        let key = &self.keys[index];
-        let _: i64 = self.worker.link.query(redis::cmd("XACK").arg(key).arg(self.task_type()).arg(tokens)).await?;
+        let key = &self.lanes[index].key;
+        let _: i64 = self.worker.link.query(redis::cmd("XACK").arg(key).arg(&self.task_type).arg(tokens)).await?;
         let _: i64 = self.worker.link.query(redis::cmd("XDEL").arg(key).arg(tokens)).await?;
         Ok(())
     }
-
-    fn task_type(&self) -> &str {
-        self.lanes[0].lane.group()
-    }
-}
-
-/// Creates the groups of `lanes` where they do not exist, from the first entry on.
-///
-/// # Errors
-/// See [`LinkError`].
-pub async fn create_groups(worker: &Worker, lanes: &[Arc<ServedLane>]) -> Result<(), LinkError> {
-    for lane in lanes {
-        create_group(worker, lane.partition, &lane.lane).await?;
-    }
-    Ok(())
 }
 
 /// Creates a lane's group where it does not exist.
@@ -363,8 +471,8 @@ fn apart(mut batch: Batch) -> Vec<Batch> {
     parts
 }
 
-fn from_the_first(lanes: usize) -> Option<Vec<String>> {
-    Some(vec!["0".to_owned(); lanes])
+fn from_the_first(lanes: usize) -> VecDeque<(usize, String)> {
+    (0..lanes).map(|index| (index, "0".to_owned())).collect()
 }
 
 /// Entries of one lane: id and fields.

@@ -1,11 +1,12 @@
 //! Tasks of a type or version that nobody serves: each fails for good, and is told what is served.
 
+use insightforge_inference::InferError;
 use insightforge_schema::catalogue::{self, ModelCard};
 use insightforge_schema::event::Submitted;
 
+use crate::ask::Answer;
 use crate::begin::Attempt;
-use crate::infer::Answer;
-use crate::model::InferError;
+use crate::card::card;
 use crate::worker::Worker;
 
 /// Longest part of a caller's own word that a message repeats, in characters.
@@ -13,7 +14,8 @@ const QUOTE_MAX: usize = 100;
 
 /// Tells each attempt why no model answers it.
 pub(crate) async fn answer(worker: &Worker, attempts: &[Attempt<'_>]) -> Vec<Answer> {
-    let mut cards = worker.registry.cards();
+    let view = worker.view();
+    let mut cards: Vec<ModelCard> = worker.served().iter().map(|served| card(served, &view.routes)).collect();
     // What others announce makes the message better; without it this process's own list will do.
     cards.extend(catalogue::models(&worker.link, &worker.keys).await.unwrap_or_default());
     attempts
@@ -36,7 +38,7 @@ fn explain(asked: &Submitted, cards: &[ModelCard]) -> InferError {
         let (version, task_type) = (quote(&asked.model_version), &asked.task_type);
         ("unknown_model_version", format!("{task_type} has no model version {version:?}; known are: {known}"))
     };
-    InferError { code, message, permanent: true }
+    InferError { code: code.into(), message, permanent: true }
 }
 
 fn sorted(mut names: Vec<&str>) -> String {

@@ -1,30 +1,33 @@
-//! This process as its work sees it: settings, connection, the lanes it serves, and what it holds of each.
+//! This process as its work sees it: settings, connection, its models and lanes, and what it holds of each.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use insightforge_inference::{Served, Store};
 use insightforge_schema::event::{Meta, now_us};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
+use insightforge_schema::registry::{Command, Registry};
 use insightforge_schema::script::Context;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::infer::Engine;
 use crate::measure::LaneMeters;
-use crate::model::Registry;
+use crate::serve::View;
+use crate::shadow;
 
 /// What an analyzer needs from outside.
 #[derive(Clone)]
 pub struct Deps {
     pub link: Link,
     pub keys: Keys,
-    pub registry: Registry,
+    /// The models; this process's analyzer is the one that scans it.
+    pub store: Arc<Store>,
 }
 
 /// One analyzer process.
@@ -32,10 +35,18 @@ pub struct Worker {
     pub config: Config,
     pub link: Link,
     pub keys: Keys,
-    pub registry: Registry,
-    lanes: Vec<Arc<ServedLane>>,
+    pub store: Arc<Store>,
+    pub registry: tokio::sync::Mutex<Registry>,
+    view: watch::Sender<Arc<View>>,
+    /// Every lane ever taken from: what is held of one stays known after it is left.
+    lanes: Mutex<BTreeMap<(Partition, Lane), Arc<ServedLane>>>,
     /// Free places by task type.
-    rooms: HashMap<String, Arc<Semaphore>>,
+    rooms: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// What the registry is still to be told of this process's models.
+    untold: Mutex<VecDeque<Command>>,
+    pub(crate) shadows: shadow::Queue,
+    /// Told whenever a batch has ended.
+    pub(crate) freed: Arc<Notify>,
     pub started_ms: i64,
     last_read_ms: AtomicI64,
     /// Batches being worked on.
@@ -58,8 +69,9 @@ pub struct Stop {
 pub struct ServedLane {
     pub partition: Partition,
     pub lane: Lane,
-    /// `None` for the lane of tasks that no model answers (see [`Lane::unroutable`]).
-    pub engine: Option<Engine>,
+    /// Tasks of this lane in flight, of all partitions together.
+    in_flight: Arc<AtomicUsize>,
+    pub(crate) freed: Arc<Notify>,
     pub(crate) meters: LaneMeters,
     held: Mutex<HashMap<String, Held>>,
 }
@@ -74,41 +86,28 @@ pub struct Held {
 }
 
 impl Worker {
-    /// A worker that serves all of `deps.registry` and stops taking when `shutdown` is cancelled. The settings are
-    /// [`Config::check`]ed elsewhere.
+    /// A worker of `deps.store`'s models, which stops taking when `shutdown` is cancelled. It takes nothing before
+    /// [`crate::packages::look`]. The settings are [`Config::check`]ed elsewhere.
     #[must_use]
     pub fn new(config: Config, deps: Deps, shutdown: &CancellationToken) -> Arc<Self> {
-        let Deps { link, keys, registry } = deps;
-        let mut lanes = Vec::new();
-        let mut rooms = HashMap::new();
-        let engines: Vec<(Lane, Option<Engine>)> = registry
-            .lanes()
-            .into_iter()
-            .map(|lane| {
-                let model = registry.get(&lane).expect("the registry lists only what it has");
-                (lane, Some(Engine::new(model, &config)))
-            })
-            .chain([(Lane::unroutable(), None)])
-            .collect();
-        for partition in config.partitions.iter() {
-            for (lane, engine) in &engines {
-                rooms.entry(lane.task_type.clone()).or_insert_with(|| Arc::new(Semaphore::new(config.max_in_flight)));
-                lanes.push(Arc::new(ServedLane::new(partition, lane.clone(), engine.clone())));
-            }
-        }
+        let Deps { link, keys, store } = deps;
         let started_ms = now_us() / 1_000;
-        let stop = Stop { taking: shutdown.child_token(), ..Stop::default() };
         Arc::new(Self {
+            registry: tokio::sync::Mutex::new(Registry::new(link.clone(), keys.clone())),
             config,
             link,
             keys,
-            registry,
-            lanes,
-            rooms,
+            store,
+            view: watch::Sender::new(Arc::default()),
+            lanes: Mutex::default(),
+            rooms: Mutex::default(),
+            untold: Mutex::default(),
+            shadows: shadow::Queue::default(),
+            freed: Arc::default(),
             started_ms,
             last_read_ms: AtomicI64::new(started_ms),
             batches: TaskTracker::new(),
-            stop,
+            stop: Stop { taking: shutdown.child_token(), ..Stop::default() },
         })
     }
 
@@ -117,31 +116,93 @@ impl Worker {
         &self.config.worker_name
     }
 
-    /// Every lane of every partition that this process serves.
+    /// What it takes from now, and the routes that hold.
     #[must_use]
-    pub fn lanes(&self) -> &[Arc<ServedLane>] {
-        &self.lanes
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
     }
 
-    /// Every model with its threads, once.
-    pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
-        let first = self.lanes.first().map(|lane| lane.partition);
-        self.lanes.iter().filter(move |lane| Some(lane.partition) == first).filter_map(|lane| lane.engine.as_ref())
+    /// Told of every new view.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
     }
 
-    /// The lanes by partition and task type: what one taker reads.
+    pub(crate) fn replace_view(&self, view: View) {
+        self.view.send_replace(Arc::new(view));
+    }
+
+    /// Whether this process is to answer for a version; a setting can keep it to some.
     #[must_use]
-    pub fn shifts(&self) -> BTreeMap<(Partition, String), Vec<Arc<ServedLane>>> {
-        let mut shifts: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for lane in &self.lanes {
-            shifts.entry((lane.partition, lane.lane.task_type.clone())).or_default().push(lane.clone());
+    pub fn serves(&self, task_type: &str, version: &str) -> bool {
+        self.config.serve.is_empty() || self.config.serve.iter().any(|pattern| pattern.matches(task_type, version))
+    }
+
+    /// The models this process answers with.
+    #[must_use]
+    pub fn served(&self) -> Vec<Arc<Served>> {
+        let mut served = self.store.served();
+        served.retain(|served| self.serves(&served.manifest().task_type, &served.manifest().version));
+        served
+    }
+
+    pub(crate) fn model(&self, task_type: &str, version: &str) -> Option<Arc<Served>> {
+        self.serves(task_type, version).then(|| self.store.get(task_type, version)).flatten()
+    }
+
+    /// Task type and version of each model, with the inputs that may wait for it.
+    pub(crate) fn models(&self) -> BTreeMap<(String, String), usize> {
+        let name = |served: Arc<Served>| {
+            let manifest = served.manifest();
+            ((manifest.task_type.clone(), manifest.version.clone()), manifest.batch.max_queue)
+        };
+        self.served().into_iter().map(name).collect()
+    }
+
+    /// A lane of a partition; the same one whenever it is asked for.
+    #[must_use]
+    pub fn lane(&self, partition: Partition, lane: &Lane) -> Arc<ServedLane> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lanes.get(&(partition, lane.clone())) {
+            return known.clone();
         }
-        shifts
+        let others = lanes.values().find(|known| known.lane == *lane);
+        let in_flight = others.map_or_else(Arc::default, |other| other.in_flight.clone());
+        let new = Arc::new(ServedLane {
+            partition,
+            lane: lane.clone(),
+            in_flight,
+            freed: self.freed.clone(),
+            meters: LaneMeters::new(lane),
+            held: Mutex::default(),
+        });
+        lanes.insert((partition, lane.clone()), new.clone());
+        new
     }
 
-    /// The free places of a task type this process serves.
+    /// Every lane of every partition that it took from since it started.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<Arc<ServedLane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The partitions and task types to read: what each taker has.
+    #[must_use]
+    pub fn shifts(&self) -> Vec<(Partition, String)> {
+        let view = self.view();
+        let of_type = |task_type: &String| self.config.partitions.iter().map(|it| (it, task_type.clone())).collect();
+        view.offers.keys().flat_map::<Vec<_>, _>(of_type).collect()
+    }
+
+    /// The free places of a task type.
     pub(crate) fn room(&self, task_type: &str) -> Arc<Semaphore> {
-        self.rooms.get(task_type).cloned().expect("every served task type has a room")
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(self.config.max_in_flight));
+        rooms.entry(task_type.to_owned()).or_insert_with(new).clone()
+    }
+
+    pub(crate) fn untold(&self) -> MutexGuard<'_, VecDeque<Command>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What every event of this process carries.
@@ -169,19 +230,32 @@ impl Worker {
     /// Attempts in flight, begun or about to be.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.held().len()).sum()
+        self.lanes().iter().map(|lane| lane.held().len()).sum()
     }
 }
 
 impl ServedLane {
-    fn new(partition: Partition, lane: Lane, engine: Option<Engine>) -> Self {
-        let meters = LaneMeters::new(&lane);
-        Self { partition, lane, engine, meters, held: Mutex::default() }
-    }
-
     /// The attempts in flight, by token.
-    pub(crate) fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Held>> {
+    pub(crate) fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         // Every change of the map is a single call, so a panic elsewhere leaves it whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tasks of this lane in flight, of all partitions together.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// A batch of so many tasks was taken.
+    pub(crate) fn took(&self, count: usize) {
+        self.in_flight.fetch_add(count, Ordering::Relaxed);
+        self.meters.in_flight.increment(count as f64);
+    }
+
+    /// So many tasks are held no longer.
+    pub(crate) fn gave_back(&self, count: usize) {
+        self.in_flight.fetch_sub(count, Ordering::Relaxed);
+        self.meters.in_flight.decrement(count as f64);
+        self.freed.notify_waiters();
     }
 }

@@ -81,6 +81,11 @@ impl Store {
         self.scanner.lock().await.step(self).await
     }
 
+    /// Packages that were refused at the last look and still lie there: task type and version.
+    pub async fn refused(&self) -> Vec<(String, String)> {
+        self.scanner.lock().await.refused()
+    }
+
     /// Every version that is served, by task type and version.
     #[must_use]
     pub fn served(&self) -> Vec<Arc<Served>> {

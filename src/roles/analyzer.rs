@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use insightforge_analyzer::model::Registry;
-use insightforge_analyzer::{Config, Deps};
-use insightforge_schema::catalogue;
+use anyhow::{Context, ensure};
+use insightforge_analyzer::{Config, Deps, Pattern};
+use insightforge_inference::{OpenOptions, Opener, Store, StoreOptions};
 
 use super::{check_journal, process_name};
 use crate::boot::{self, Ready, RoleArgs};
@@ -24,7 +26,21 @@ pub(crate) struct AnalyzerArgs {
     /// Tasks of one type in flight at once
     #[arg(long, env = "INSIGHTFORGE_MAX_IN_FLIGHT", default_value_t = 256)]
     max_in_flight: usize,
-    /// Calls of one model that run at once; the machine's cores unless given
+    /// Folders with model packages beside those of the program (`<folder>/<task type>/<version>/model.toml`), separated by
+    /// commas; looked at every two seconds
+    #[arg(long, env = "INSIGHTFORGE_MODELS", default_value = "")]
+    models: String,
+    /// Memory of all loaded models together, in MiB; those used least are unloaded and come back when asked
+    #[arg(long, env = "INSIGHTFORGE_MODELS_MEMORY_MB", default_value_t = 512)]
+    models_memory_mb: u64,
+    /// The library of ONNX Runtime (`libonnxruntime.so`), for packages of the backend `onnxruntime`
+    #[arg(long, env = "INSIGHTFORGE_ONNXRUNTIME")]
+    onnxruntime: Option<PathBuf>,
+    /// The models to answer for, such as `sentiment_analysis:v1.0,text_classification`, separated by commas; all unless
+    /// given
+    #[arg(long, env = "INSIGHTFORGE_SERVE", default_value = "")]
+    serve: String,
+    /// Threads that compute at once, of all models together; the machine's cores unless given
     #[arg(long, env = "INSIGHTFORGE_INFERENCE_THREADS")]
     inference_threads: Option<NonZeroUsize>,
     /// A holder silent for this long loses its tasks to others, in milliseconds
@@ -56,9 +72,7 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
     let metrics = boot::start_metrics()?;
     insightforge_analyzer::describe_metrics();
 
-    let registry = Registry::built_in();
-    catalogue::announce_models(&link, &keys, &registry.cards()).await?;
-    let cores = boot::cores().get();
+    let store = store(&args)?;
     let config = Config {
         partitions,
         worker_name: process_name()?,
@@ -68,12 +82,43 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
         max_attempts: args.max_attempts,
         backoff_base_ms: args.backoff_base_ms,
         backoff_cap_ms: args.backoff_cap_ms,
-        inference_threads: args.inference_threads.map_or(cores, NonZeroUsize::get),
+        serve: patterns(&args.serve)?,
+        infer_addr: None,
         drain_ms: args.drain_ms,
     };
     let ready = Ready::default();
     boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
     ready.set(true);
-    insightforge_analyzer::run(config, Deps { link, keys, registry }, shutdown).await?;
+    insightforge_analyzer::run(config, Deps { link, keys, store }, shutdown).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The models: those of the program and those in the operator's folders.
+fn store(args: &AnalyzerArgs) -> anyhow::Result<Arc<Store>> {
+    let folders: Vec<PathBuf> = parts(&args.models).map(PathBuf::from).collect();
+    for folder in &folders {
+        ensure!(folder.is_dir(), "INSIGHTFORGE_MODELS: there is no folder {}", folder.display());
+    }
+    ensure!(args.models_memory_mb > 0, "INSIGHTFORGE_MODELS_MEMORY_MB is 0: no model could ever be loaded");
+    let store = Store::new(StoreOptions {
+        built_in: true,
+        folders,
+        open: Arc::new(Opener { options: OpenOptions { onnxruntime: args.onnxruntime.clone() } }),
+        memory_bytes: args.models_memory_mb.saturating_mul(1 << 20),
+        compute: args.inference_threads.unwrap_or_else(boot::cores).get(),
+    });
+    insightforge_analyzer::model::serve(&store).context("serving the models of word lists")?;
+    Ok(store)
+}
+
+fn patterns(text: &str) -> anyhow::Result<Vec<Pattern>> {
+    let pattern = |part: &str| {
+        Pattern::parse(part)
+            .with_context(|| format!("INSIGHTFORGE_SERVE: {part:?} is no `<task type>` or `<task type>:<version>`"))
+    };
+    parts(text).map(pattern).collect()
+}
+
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
-use insightforge_analyzer::model::Registry;
 use insightforge_api::{Config, Deps};
 use insightforge_schema::address::AddressPolicy;
 
@@ -90,7 +89,7 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
         addresses,
         version: env!("CARGO_PKG_VERSION"),
     };
-    let deps = Deps { link, keys, pool, sealer, models: Registry::built_in().cards() };
+    let deps = Deps { link, keys, pool, sealer, models: insightforge_analyzer::card::built_in() };
     let ready = Ready::default();
     boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
     let listening = move |addr: SocketAddr| {

@@ -1,25 +1,29 @@
-//! What every test here stands on: a real Redis under a prefix of its own, a worker driven step by step, and a model
-//! that does what its input says.
+//! What every test here stands on: a real Redis under a prefix of its own, a worker driven step by step, and model
+//! packages in a folder of its own whose models do what their input says.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use insightforge_analyzer::end::Tally;
-use insightforge_analyzer::model::{InferError, Model, Registry};
 use insightforge_analyzer::move_due::move_due;
+use insightforge_analyzer::packages;
 use insightforge_analyzer::process::process;
 use insightforge_analyzer::reap::{self, Round};
-use insightforge_analyzer::take::{Batch, Taker, create_groups};
-use insightforge_analyzer::{Config, Deps, Worker};
-use insightforge_schema::catalogue::ModelCard;
+use insightforge_analyzer::take::{Batch, Taker};
+use insightforge_analyzer::{Config, Deps, Worker, follow, shadow};
+use insightforge_inference::model::RunsOn;
+use insightforge_inference::{
+    InferError, Loaded, Model, Open, OpenError, Package, Payload, Prepared, Store, StoreOptions,
+};
 use insightforge_schema::event::{Cancelled, Change, Event, Failed, Meta, Submitted, encode, now_us};
 use insightforge_schema::id::{Partition, PartitionCount, TaskId};
 use insightforge_schema::journal;
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
+use insightforge_schema::registry::{Command, Registry, Routes, Written};
 use insightforge_schema::script::{self, Cancellation, Context, Submission, Submit};
 use insightforge_schema::task::{Task, apply};
 use redis::FromRedisValue;
@@ -37,13 +41,59 @@ pub(crate) fn link() -> Link {
 pub(crate) struct Stage {
     pub(crate) link: Link,
     pub(crate) keys: Keys,
+    /// Of `acting` `v1`.
     pub(crate) actor: Arc<Actor>,
+    pub(crate) actors: Arc<Actors>,
+    pub(crate) models: tempfile::TempDir,
 }
 
 impl Stage {
+    /// With one package: `acting` `v1`.
     pub(crate) fn new() -> Self {
+        Self::with_model("")
+    }
+
+    /// As [`Stage::new`]; `more` is a part of the manifest, see [`Stage::put_model`].
+    pub(crate) fn with_model(more: &str) -> Self {
         let keys = Keys::new(&format!("t{}", uuid::Uuid::new_v4().simple()));
-        Self { link: link(), keys, actor: Arc::new(Actor::new(&lane())) }
+        let actors = Arc::new(Actors::default());
+        let models = tempfile::tempdir().unwrap();
+        let stage = Self { link: link(), keys, actor: actors.of("acting", "v1"), actors, models };
+        stage.put_model("acting", "v1", more);
+        stage
+    }
+
+    /// Puts a package into the folder; `more` is appended to the sections `[runtime]`, so that it can begin others.
+    pub(crate) fn put_model(&self, task_type: &str, version: &str, more: &str) {
+        let folder = self.models.path().join(task_type).join(version);
+        std::fs::create_dir_all(&folder).unwrap();
+        let manifest = format!(
+            r#"
+            format = 1
+            task_type = "{task_type}"
+            version = "{version}"
+            name = "actor {version}"
+            [input]
+            schema = {{ type = "string" }}
+            [output]
+            schema = {{}}
+            labels = ["ham", "spam"]
+            [runtime]
+            backend = "onnx"
+            isolation = "none"
+            memory_mb = 1
+            timeout_ms = {timeout_ms}
+            {more}
+            "#,
+            timeout_ms = self.actors.timeout_ms.load(Ordering::Relaxed),
+        );
+        // Renamed into place, as whoever publishes a package does.
+        std::fs::write(folder.join(".model.toml"), manifest).unwrap();
+        std::fs::rename(folder.join(".model.toml"), folder.join("model.toml")).unwrap();
+    }
+
+    pub(crate) fn remove_model(&self, task_type: &str, version: &str) {
+        std::fs::remove_dir_all(self.models.path().join(task_type).join(version)).unwrap();
     }
 
     pub(crate) fn config(name: &str) -> Config {
@@ -56,13 +106,25 @@ impl Stage {
             max_attempts: 3,
             backoff_base_ms: 1_000,
             backoff_cap_ms: 60_000,
-            inference_threads: 2,
+            serve: Vec::new(),
+            infer_addr: None,
             drain_ms: 8_000,
         }
     }
 
+    /// A store of its own for every worker, over the same folder.
+    pub(crate) fn store(&self, memory_bytes: u64) -> Arc<Store> {
+        Store::new(StoreOptions {
+            built_in: false,
+            folders: vec![self.models.path().to_owned()],
+            open: self.actors.clone(),
+            memory_bytes,
+            compute: 4,
+        })
+    }
+
     pub(crate) fn deps(&self) -> Deps {
-        Deps { link: self.link.clone(), keys: self.keys.clone(), registry: Registry::new(vec![self.actor.clone()]) }
+        Deps { link: self.link.clone(), keys: self.keys.clone(), store: self.store(1 << 30) }
     }
 
     pub(crate) async fn worker(&self, name: &str) -> Hand {
@@ -75,8 +137,31 @@ impl Stage {
 
     pub(crate) async fn hand(config: Config, deps: Deps) -> Hand {
         let worker = Worker::new(config, deps, &CancellationToken::new());
-        create_groups(&worker, worker.lanes()).await.unwrap();
+        packages::look(&worker).await.unwrap();
         Hand::new(worker)
+    }
+
+    /// Carries out an operator's command; says how many events it made.
+    pub(crate) async fn command(&self, command: Command) -> usize {
+        let mut registry = Registry::new(self.link.clone(), self.keys.clone());
+        match registry.write(&command, "test", Some("a test")).await.unwrap() {
+            Written::Events(events) => events.len(),
+            Written::Unchanged => 0,
+        }
+    }
+
+    /// The routes as they were after the registry's event `n`.
+    pub(crate) async fn routes_at(&self, n: u64) -> Routes {
+        let mut routes = Routes::default();
+        let entries = insightforge_schema::registry::history(&self.link, &self.keys, 1, 10_000).await.unwrap();
+        entries.iter().filter(|entry| entry.n <= n).for_each(|entry| routes.apply(entry));
+        routes
+    }
+
+    /// The types of the registry's events, joined by spaces.
+    pub(crate) async fn registry(&self) -> String {
+        let entries = insightforge_schema::registry::history(&self.link, &self.keys, 1, 10_000).await.unwrap();
+        entries.iter().map(|entry| entry.change.event_type().to_owned()).collect::<Vec<_>>().join(" ")
     }
 
     pub(crate) async fn submit(&self, data: &str) -> TaskId {
@@ -91,15 +176,25 @@ impl Stage {
         tasks
     }
 
-    /// Submits to `lane` what asks for `asked`.
+    /// Submits to `lane` what asks for `asked`; the document is the text `data`.
     pub(crate) async fn submit_to(&self, lane: &Lane, asked: &Lane, data: &str) -> TaskId {
+        self.submit_document(lane, asked, None, &serde_json::json!(data).to_string()).await
+    }
+
+    /// Submits a text for a version or alias of `acting`, on behalf of a user.
+    pub(crate) async fn submit_as(&self, asked: &str, user_id: Option<u64>, data: &str) -> TaskId {
+        let lane = Lane::new("acting", asked);
+        self.submit_document(&lane, &lane, user_id, &serde_json::json!(data).to_string()).await
+    }
+
+    async fn submit_document(&self, lane: &Lane, asked: &Lane, user_id: Option<u64>, data: &str) -> TaskId {
         let task = TaskId::new();
         let context = Context { tenant: "acme".to_owned(), trace: Some("00-aa-bb-01".to_owned()) };
         let submitted = Change::Submitted(Submitted {
             task_type: asked.task_type.clone(),
             model_version: asked.model_version.clone(),
             data: data.to_owned(),
-            user_id: None,
+            user_id,
             webhook: None,
             batch: None,
             retry_of: None,
@@ -179,19 +274,48 @@ impl Stage {
 /// A worker, and its takers by lane.
 pub(crate) struct Hand {
     pub(crate) worker: Arc<Worker>,
-    takers: Vec<Taker>,
+    takers: BTreeMap<(Partition, String), Taker>,
 }
 
 impl Hand {
     fn new(worker: Arc<Worker>) -> Self {
-        let takers = worker.shifts().into_values().map(|lanes| Taker::new(worker.clone(), lanes)).collect();
-        Self { worker, takers }
+        Self { worker, takers: BTreeMap::new() }
+    }
+
+    /// A taker for each task type there is now, as a running worker has.
+    fn takers(&mut self) -> impl Iterator<Item = &mut Taker> {
+        for (partition, task_type) in self.worker.shifts() {
+            let new = || Taker::new(self.worker.clone(), partition, &task_type);
+            self.takers.entry((partition, task_type.clone())).or_insert_with(new);
+        }
+        self.takers.values_mut()
+    }
+
+    /// Looks for packages and reads the registry, as the janitors do.
+    pub(crate) async fn look(&self) {
+        packages::look(&self.worker).await.unwrap();
+    }
+
+    pub(crate) async fn follow(&self) {
+        follow::follow(&self.worker).await.unwrap();
+    }
+
+    /// Asks the shadows; says how many events came of it.
+    pub(crate) async fn shadow(&self) -> usize {
+        shadow::step(&self.worker).await
+    }
+
+    /// The lanes it takes from, of one task type.
+    pub(crate) fn lanes(&self, task_type: &str) -> String {
+        let view = self.worker.view();
+        let lanes = view.lanes().filter(|lane| lane.task_type == task_type);
+        lanes.map(|lane| lane.model_version.clone()).collect::<Vec<_>>().join(" ")
     }
 
     /// What a read of all lanes gives now.
     pub(crate) async fn take(&mut self) -> Vec<Batch> {
         let mut batches = Vec::new();
-        for taker in &mut self.takers {
+        for taker in self.takers() {
             batches.extend(taker.take(false).await.unwrap());
         }
         batches
@@ -220,7 +344,7 @@ impl Hand {
 
     /// One step of every taker, as a running worker makes it; returns when its work is done.
     pub(crate) async fn step(&mut self) {
-        for taker in &mut self.takers {
+        for taker in self.takers() {
             taker.step(false).await.unwrap();
         }
         self.worker.batches.close();
@@ -279,34 +403,59 @@ fn meta(context: &Context) -> Meta {
     }
 }
 
+/// The models of a stage's packages, by task type and version; the same ones whenever a package is opened.
+pub(crate) struct Actors {
+    all: Mutex<HashMap<(String, String), Arc<Actor>>>,
+    /// One call of a model put into the folder from now on.
+    pub(crate) timeout_ms: AtomicUsize,
+}
+
+impl Default for Actors {
+    fn default() -> Self {
+        Self { all: Mutex::default(), timeout_ms: AtomicUsize::new(30_000) }
+    }
+}
+
+impl Actors {
+    pub(crate) fn of(&self, task_type: &str, version: &str) -> Arc<Actor> {
+        let name = (task_type.to_owned(), version.to_owned());
+        self.all.lock().unwrap().entry(name).or_insert_with(|| Arc::new(Actor::new())).clone()
+    }
+}
+
+impl Open for Actors {
+    fn open(&self, package: Arc<Package>) -> Result<Loaded, OpenError> {
+        let actor = self.of(&package.manifest.task_type, &package.manifest.version);
+        actor.opened.fetch_add(1, Ordering::Relaxed);
+        let loaded = Loaded::new(package, Box::new(Played(actor)))?;
+        loaded.check()?;
+        Ok(loaded)
+    }
+}
+
 /// A model that does what its input says: `ok…` answers, `bad` is a permanent error, `flaky` fails twice and then
 /// answers, `broken` always fails, `panic` panics, `hang` waits the first time for [`Actor::release`], `short` makes a
 /// batch of several one answer short, `garbage` answers with no JSON.
 pub(crate) struct Actor {
-    card: ModelCard,
     tried: Mutex<HashMap<String, usize>>,
     pub(crate) calls: AtomicUsize,
+    /// How often it was brought into memory.
+    pub(crate) opened: AtomicUsize,
+    /// Says `spam` where others say `ham`.
+    pub(crate) contrary: AtomicBool,
+    pub(crate) bytes: AtomicUsize,
     gate: (Mutex<bool>, Condvar),
     hanging: tokio::sync::Notify,
 }
 
 impl Actor {
-    pub(crate) fn new(lane: &Lane) -> Self {
-        let card = ModelCard {
-            task_type: lane.task_type.clone(),
-            version: lane.model_version.clone(),
-            name: "actor".to_owned(),
-            description: String::new(),
-            languages: Vec::new(),
-            limits: String::new(),
-            input_schema: serde_json::json!({}),
-            output_schema: serde_json::json!({}),
-            ..ModelCard::default()
-        };
+    fn new() -> Self {
         Self {
-            card,
             tried: Mutex::default(),
             calls: AtomicUsize::new(0),
+            opened: AtomicUsize::new(0),
+            contrary: AtomicBool::new(false),
+            bytes: AtomicUsize::new(1_000),
             gate: Default::default(),
             hanging: tokio::sync::Notify::new(),
         }
@@ -335,7 +484,9 @@ impl Actor {
             *tries += 1;
             *tries
         };
-        let error = |code, permanent| Err(InferError { code, message: format!("{code} it is"), permanent });
+        let error = |code: &'static str, permanent| {
+            Err(InferError { code: code.into(), message: format!("{code} it is"), permanent })
+        };
         match input {
             "bad" => error("bad_input", true),
             "flaky" if tries <= 2 => error("flaky", false),
@@ -350,20 +501,41 @@ impl Actor {
                 }
                 Ok("\"late\"".to_owned())
             }
-            _ => Ok(serde_json::json!({ "said": input }).to_string()),
+            _ => {
+                let label = if self.contrary.load(Ordering::Relaxed) { "spam" } else { "ham" };
+                Ok(serde_json::json!({ "said": input, "label": label }).to_string())
+            }
         }
     }
 }
 
-impl Model for Actor {
-    fn card(&self) -> &ModelCard {
-        &self.card
+struct Played(Arc<Actor>);
+
+impl Model for Played {
+    fn runs_on(&self) -> RunsOn {
+        RunsOn { engine: "actor".to_owned(), device: "stage".to_owned() }
     }
 
-    fn infer(&self, inputs: &[&str]) -> Vec<Result<String, InferError>> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let mut answers: Vec<_> = inputs.iter().map(|input| self.act(input)).collect();
-        if inputs.len() > 1 && inputs.contains(&"short") {
+    fn resident_bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed) as u64
+    }
+
+    fn prepare(&self, document: &serde_json::Value) -> Result<Prepared, InferError> {
+        let text = document.as_str().unwrap_or_default().to_owned();
+        Ok(Prepared { cost: 1, payload: Payload::Text(text) })
+    }
+
+    fn infer(&self, batch: &[Prepared]) -> Vec<Result<String, InferError>> {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        let texts: Vec<&str> = batch
+            .iter()
+            .map(|input| match &input.payload {
+                Payload::Text(text) => text.as_str(),
+                other => panic!("a text was prepared, not {other:?}"),
+            })
+            .collect();
+        let mut answers: Vec<_> = texts.iter().map(|text| self.0.act(text)).collect();
+        if texts.len() > 1 && texts.contains(&"short") {
             answers.pop();
         }
         answers

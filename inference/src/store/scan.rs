@@ -66,6 +66,10 @@ impl Scanner {
     }
 
     /// Nothing to do: it is served as it stands there, or it is broken as it was.
+    pub(super) fn refused(&self) -> Vec<Name> {
+        self.refused.keys().cloned().collect()
+    }
+
     fn is_known(&self, name: &Name, mark: &Mark) -> bool {
         let broken = self.refused.get(name).is_some_and(|old| old.mark == *mark && Instant::now() < old.again);
         broken || self.taken.get(name) == Some(mark)
