@@ -9,6 +9,7 @@ mod config;
 mod doctor;
 mod healthcheck;
 mod migrate;
+mod models;
 mod rebuild;
 mod replay;
 mod roles;
@@ -40,6 +41,8 @@ enum Command {
     Analyzer(roles::AnalyzerArgs),
     /// Fold the journal into MySQL and send webhooks
     Projector(roles::ProjectorArgs),
+    /// Show and decide which model version answers
+    Models(models::Args),
     /// Print the journal for people
     Replay(replay::Args),
     /// Fold the whole journal into fresh tables and swap them in; sends nothing
@@ -73,6 +76,7 @@ fn main() -> std::process::ExitCode {
             Command::Api(args) => roles::api(args).await,
             Command::Analyzer(args) => roles::analyzer(args).await,
             Command::Projector(args) => roles::projector(args).await,
+            Command::Models(args) => models::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Rebuild(args) => rebuild::run(args).await,
             Command::Verify(args) => verify::run(args).await,
