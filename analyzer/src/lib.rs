@@ -74,6 +74,7 @@ pub enum RunError {
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), RunError> {
     config.check(0)?;
     let worker = Worker::new(config, deps, &shutdown);
+    packages::keep_to_settings(&worker).await;
     packages::look(&worker).await?;
     worker.config.check(most_lanes(&worker))?;
     presence::report(&worker).await?;

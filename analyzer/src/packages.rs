@@ -17,6 +17,15 @@ use crate::worker::Worker;
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// Lets the store open only what this process is to answer for.
+pub async fn keep_to_settings(worker: &Worker) {
+    let patterns = worker.config.serve.clone();
+    if !patterns.is_empty() {
+        let wanted = move |task_type: &str, version: &str| patterns.iter().any(|it| it.matches(task_type, version));
+        worker.store.keep_to(wanted).await;
+    }
+}
+
 /// Looks once; says what the store changed.
 ///
 /// # Errors

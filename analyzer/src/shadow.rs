@@ -205,3 +205,40 @@ pub(crate) async fn run(worker: Arc<Worker>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(bytes: usize) -> Job {
+        Job {
+            partition: Partition(0),
+            task: TaskId::new(),
+            attempt: 1,
+            context: Context::default(),
+            task_type: "acting".to_owned(),
+            version: "v1".to_owned(),
+            document: "d".repeat(bytes),
+            answer: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_drops_what_comes_and_has_room_again_for_what_was_taken() {
+        for (bytes, fit) in [(1, QUEUE), (QUEUE_BYTES / 4, 4), (QUEUE_BYTES + 1, 0)] {
+            let queue = Queue::default();
+            let mut receiver = queue.receiver.lock().unwrap().take().unwrap();
+            for _ in 0..2 {
+                (0..fit + 3).for_each(|_| queue.offer(job(bytes)));
+                let mut taken = 0;
+                loop {
+                    match queue.take(&mut receiver).len() {
+                        0 => break,
+                        count => taken += count,
+                    }
+                }
+                assert_eq!((taken, queue.bytes.load(Ordering::Relaxed)), (fit, 0), "{bytes} bytes each");
+            }
+        }
+    }
+}

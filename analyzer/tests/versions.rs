@@ -258,6 +258,7 @@ async fn an_analyzer_without_the_version_hands_the_task_on_and_another_answers()
     let mut all = stage.worker("w1").await;
     let mut few = stage.worker_with(config("w2", "acting:v1")).await;
     assert_eq!(few.lanes("acting"), "v1 stable candidate");
+    assert_eq!(few.worker.store.served().len(), 1, "the other one is not even opened");
     let task = stage.submit_as("stable", None, "ok").await;
     let taken = few.take().await;
     stage.command(promote("v2")).await;

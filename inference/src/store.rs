@@ -81,6 +81,12 @@ impl Store {
         self.scanner.lock().await.step(self).await
     }
 
+    /// Keeps to the packages that `wanted` names by task type and version, from the next scan on. Others are not even
+    /// opened.
+    pub async fn keep_to(&self, wanted: impl Fn(&str, &str) -> bool + Send + Sync + 'static) {
+        self.scanner.lock().await.wanted = Box::new(wanted);
+    }
+
     /// Packages that were refused at the last look and still lie there: task type and version.
     pub async fn refused(&self) -> Vec<(String, String)> {
         self.scanner.lock().await.refused()

@@ -137,6 +137,7 @@ impl Stage {
 
     pub(crate) async fn hand(config: Config, deps: Deps) -> Hand {
         let worker = Worker::new(config, deps, &CancellationToken::new());
+        packages::keep_to_settings(&worker).await;
         packages::look(&worker).await.unwrap();
         Hand::new(worker)
     }

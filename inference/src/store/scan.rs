@@ -23,7 +23,11 @@ pub(super) struct Scanner {
     /// By task type and version: what is served, and the state of its place.
     taken: HashMap<Name, Mark>,
     refused: HashMap<Name, Refusal>,
+    pub(super) wanted: Box<Wanted>,
 }
+
+/// Whether a task type's version is to be served.
+type Wanted = dyn Fn(&str, &str) -> bool + Send + Sync;
 
 /// Task type and version.
 type Name = (String, String);
@@ -37,7 +41,7 @@ struct Refusal {
 
 impl Scanner {
     pub(super) fn new(built_in: bool, folders: Vec<PathBuf>, open: Arc<dyn Open>) -> Self {
-        Self { built_in, folders, open, taken: HashMap::new(), refused: HashMap::new() }
+        Self { built_in, folders, open, taken: HashMap::new(), refused: HashMap::new(), wanted: Box::new(|_, _| true) }
     }
 
     pub(super) async fn step(&mut self, store: &Store) -> Vec<Change> {
@@ -45,6 +49,8 @@ impl Scanner {
         let Ok((found, complete)) = tokio::task::spawn_blocking(move || look(built_in, &folders)).await else {
             return Vec::new();
         };
+        let mut found = found;
+        found.retain(|(task_type, version), _| (self.wanted)(task_type, version));
         let mut changes = Vec::new();
         if complete {
             self.forget_gone(store, &found, &mut changes);
