@@ -37,7 +37,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Every version with the part it plays, and packages that were refused
+    /// Every version with the part it plays and the analyzers that have it, and packages that were refused
     List {
         /// Only this one
         task_type: Option<String>,
@@ -115,7 +115,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let command = match args.what {
         What::List { task_type } => {
             registry.refresh().await?;
-            print::list(&registry.routes(), task_type.as_deref(), args.json)?;
+            let workers = catalogue::workers(&link, &keys).await?;
+            print::list(&registry.routes(), &workers, task_type.as_deref(), args.json)?;
             return Ok(ExitCode::SUCCESS);
         }
         What::Show { task_type, version } => {

@@ -2,12 +2,13 @@
 
 use std::io::Write;
 
-use insightforge_schema::catalogue::ModelCard;
+use insightforge_schema::catalogue::{ModelCard, Worker};
+use insightforge_schema::keys::Lane;
 use insightforge_schema::registry::{Change, Entry, RegisteredVersion, Routes, TaskRoutes};
 use serde_json::json;
 
 /// Prints every version with the part it plays; as JSON the routes as they are.
-pub(super) fn list(routes: &Routes, task_type: Option<&str>, as_json: bool) -> anyhow::Result<()> {
+pub(super) fn list(routes: &Routes, workers: &[Worker], task_type: Option<&str>, as_json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let wanted = |name: &str| task_type.is_none_or(|wanted| wanted == name);
     let tasks: Vec<(&String, &TaskRoutes)> = routes.tasks.iter().filter(|(name, _)| wanted(name)).collect();
@@ -26,9 +27,11 @@ pub(super) fn list(routes: &Routes, task_type: Option<&str>, as_json: bool) -> a
     for (name, task) in tasks {
         writeln!(out, "{name}")?;
         for version in &task.versions {
+            let lane = Lane::new(name, &version.version).to_string();
+            let analyzers = workers.iter().filter(|worker| worker.lanes.contains(&lane)).count();
             writeln!(
                 out,
-                "  {:<16} {:<28} {:<14} {:<18} {:<8} since {}",
+                "  {:<16} {:<28} {:<14} {:<18} {:<8} {analyzers} analyzers, since {}",
                 version.version,
                 parts(task, version).join(", "),
                 version.digest.get(..12).unwrap_or(&version.digest),
