@@ -17,6 +17,7 @@ pub mod loaded;
 pub mod manifest;
 pub mod model;
 pub mod native;
+mod onnx;
 pub mod open;
 pub mod package;
 pub mod store;

@@ -62,6 +62,8 @@ pub struct Window {
     pub type_ids: Vec<u32>,
     /// Where each token stands in the text, in bytes; `(0, 0)` for special tokens.
     pub offsets: Vec<(u32, u32)>,
+    /// Which word of the tokenizer's each token is of; `None` for special tokens.
+    pub words: Vec<Option<u32>>,
 }
 
 /// A tensor of one item, row-major.

@@ -47,13 +47,22 @@ pub fn open(package: Arc<Package>, options: &OpenOptions) -> Result<Loaded, Open
 }
 
 /// The backend's part.
-pub(crate) fn model(package: &Package, _options: &OpenOptions) -> Result<Box<dyn Model>, OpenError> {
+pub(crate) fn model(package: &Package, options: &OpenOptions) -> Result<Box<dyn Model>, OpenError> {
     match package.manifest.runtime.backend {
         Backend::Linear => Ok(Box::new(Linear::open(package)?)),
         backend @ Backend::Tagger => Err(OpenError::NotBuilt(backend)),
-        backend @ Backend::Trees => Err(OpenError::NotBuilt(backend)),
+        Backend::Trees => crate::native::trees::open(package),
+        #[cfg(feature = "onnx")]
+        Backend::Onnx => crate::onnx::open_embedded(package),
+        #[cfg(not(feature = "onnx"))]
         backend @ Backend::Onnx => Err(OpenError::NotBuilt(backend)),
-        backend @ Backend::Onnxruntime => Err(OpenError::NotBuilt(backend)),
+        #[cfg(feature = "ort")]
+        Backend::Onnxruntime => crate::onnx::open_runtime(package, options.onnxruntime.as_deref()),
+        #[cfg(not(feature = "ort"))]
+        backend @ Backend::Onnxruntime => {
+            let _ = options;
+            Err(OpenError::NotBuilt(backend))
+        }
         backend @ Backend::Oip => Err(OpenError::NotBuilt(backend)),
         backend @ Backend::JsonHttp => Err(OpenError::NotBuilt(backend)),
     }

@@ -1,3 +1,4 @@
 //! Models that run in this program's own code: small, trained here, microseconds a text.
 
 pub mod linear;
+pub(crate) mod trees;
