@@ -14,6 +14,8 @@ use lru::LruCache;
 pub struct Known {
     tasks: LruCache<u64, Task>,
     capacity: usize,
+    /// Completed tasks too: where there are shadows, one more event follows soon.
+    keep_completed: bool,
 }
 
 impl Known {
@@ -21,7 +23,7 @@ impl Known {
     /// ended, never before: what is loaded for a fold must not push out what the same fold needs.
     #[must_use]
     pub fn new(capacity: NonZeroUsize) -> Self {
-        Self { tasks: LruCache::unbounded(), capacity: capacity.get() }
+        Self { tasks: LruCache::unbounded(), capacity: capacity.get(), keep_completed: false }
     }
 
     /// Takes in a task as the tables have it.
@@ -156,9 +158,10 @@ impl<'e> Fold<'e> {
     }
 
     fn finish(mut self, known: &mut Known) -> Rows<'e> {
+        known.keep_completed |= !self.rows.shadows.is_empty();
         for id in self.order {
             let Some(Touched { task, submitted }) = self.touched.remove(&id) else { continue };
-            if !task.status.is_terminal() || task.error.is_some() {
+            if !task.status.is_terminal() || task.error.is_some() || known.keep_completed {
                 known.insert(task.clone());
             }
             match submitted {
@@ -199,6 +202,46 @@ mod tests {
 
     fn processing(n: u64, first: u64) -> Event {
         event(n, first, Change::Processing(Processing { worker: "w".to_owned() }))
+    }
+
+    #[test]
+    fn once_there_are_shadows_completed_tasks_stay_known() {
+        let completed = |n, first| {
+            let change = Completed {
+                task_type: "t".to_owned(),
+                model_version: "v1".to_owned(),
+                result: "{}".to_owned(),
+                inference_us: 1,
+                batch_size: 1,
+                route: None,
+            };
+            event(n, first, Change::Completed(change))
+        };
+        let shadowed = |n, first| {
+            let change = Shadowed {
+                task_type: "t".to_owned(),
+                model_version: "v2".to_owned(),
+                digest: String::new(),
+                backend: String::new(),
+                device: String::new(),
+                result: None,
+                error: None,
+                agrees: false,
+                took_us: 1,
+            };
+            event(n, first, Change::Shadowed(change))
+        };
+        let mut known = Known::new(NonZeroUsize::new(9).unwrap());
+        let one = [submitted(1), processing(2, 1), completed(3, 1)];
+        fold(&one, &mut known, &HashSet::new());
+        assert_eq!(missing(&[shadowed(4, 1)], &known), [one[0].position.row_id()]);
+        let two = [submitted(5), processing(6, 5), completed(7, 5), shadowed(8, 5)];
+        assert_eq!(fold(&two, &mut known, &HashSet::new()).shadows.len(), 1);
+        let three = [submitted(9), processing(10, 9), completed(11, 9)];
+        fold(&three, &mut known, &HashSet::new());
+        let later = [shadowed(12, 9)];
+        assert!(missing(&later, &known).is_empty());
+        assert!(fold(&later, &mut known, &HashSet::new()).faults.is_empty());
     }
 
     #[test]
