@@ -133,13 +133,11 @@ async fn write(worker: &Worker, command: &Command) -> Result<(), LinkError> {
     match worker.registry.lock().await.write(command, &actor, None).await {
         Ok(Written::Events(_) | Written::Unchanged) => Ok(()),
         Err(WriteError::Link(error)) => Err(error),
-        Err(WriteError::Contended) => {
-            Err(LinkError::Unavailable("others write to the registry all the time".to_owned()))
-        }
         Err(WriteError::Refused(refusal)) => {
             tracing::error!(%refusal, "the registry takes no note of a model");
             Ok(())
         }
+        Err(others) => Err(LinkError::Unavailable(others.to_string())),
     }
 }
 
