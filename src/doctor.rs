@@ -1,5 +1,7 @@
 //! `insightforge doctor`: what is weaker than shipped, and the remedy. The roles log the same findings at their start.
 
+mod routes;
+
 use std::collections::HashMap;
 use std::process::ExitCode;
 
@@ -194,7 +196,7 @@ async fn check_analyzers(link: &Link, keys: &Keys) -> Vec<Finding> {
         (Ok(workers), Ok(models)) => (workers, models),
         (Err(error), _) | (_, Err(error)) => return vec![broken(error.to_string(), "")],
     };
-    models
+    let served = models
         .iter()
         .map(|model| {
             let lane = model.lane().to_string();
@@ -205,7 +207,8 @@ async fn check_analyzers(link: &Link, keys: &Keys) -> Vec<Finding> {
                 weak(format!("{lane}: no analyzer serves it; its tasks wait"), "insightforge analyzer")
             }
         })
-        .collect()
+        .collect::<Vec<_>>();
+    served.into_iter().chain(routes::check(link, keys, &workers).await).collect()
 }
 
 /// How far the tables are behind, and whether anything could not be folded.

@@ -1,0 +1,103 @@
+//! Whether somebody answers what the model routes promise.
+
+use insightforge_schema::catalogue::Worker;
+use insightforge_schema::keys::{Keys, Lane};
+use insightforge_schema::link::Link;
+use insightforge_schema::registry::{Registry, Routes, STABLE};
+
+use super::{Finding, broken, good, weak};
+
+/// Reads the routes and judges them.
+pub(super) async fn check(link: &Link, keys: &Keys, workers: &[Worker]) -> Vec<Finding> {
+    let mut registry = Registry::new(link.clone(), keys.clone());
+    match registry.refresh().await {
+        Ok(_) => judge(&registry.routes(), workers),
+        Err(error) => vec![broken(error.to_string(), "start Redis, or correct REDIS_URL")],
+    }
+}
+
+fn judge(routes: &Routes, workers: &[Worker]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (task_type, task) in routes.tasks.iter().filter(|(_, task)| !task.versions.is_empty()) {
+        let lane = Lane::new(task_type, STABLE).to_string();
+        let taken = workers.iter().any(|worker| worker.lanes.contains(&lane));
+        let targets = routes.targets(task_type, STABLE).join(" and ");
+        findings.push(match &task.stable {
+            None => weak(
+                format!("{task_type}: there is no stable version; who asks for none by name is turned away"),
+                "insightforge models promote",
+            ),
+            Some(_) if taken => good(format!("{lane}: {targets}")),
+            Some(_) => weak(
+                format!("{lane}: no analyzer has {targets} at once; its tasks wait"),
+                "start one, or insightforge models rollback",
+            ),
+        });
+    }
+    for (folder, note) in &routes.refused {
+        let remedy = "mend the package; what ran under its name goes on";
+        findings.push(weak(format!("{folder} is refused: {}", note.reason), remedy));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use insightforge_schema::registry::event::{CanarySet, Change, Refused, Registered};
+    use insightforge_schema::registry::{Entry, Meta};
+
+    use super::*;
+    use crate::doctor::Level;
+
+    fn routes(changes: Vec<Change>) -> Routes {
+        let mut routes = Routes::default();
+        for change in changes {
+            let meta = Meta { at_us: 0, actor: String::new(), reason: None };
+            routes.apply(&Entry { n: routes.position + 1, meta, change });
+        }
+        routes
+    }
+
+    fn registered(version: &str) -> Change {
+        Change::Registered(Registered {
+            task_type: "acting".to_owned(),
+            version: version.to_owned(),
+            digest: version.to_owned(),
+            backend: String::new(),
+            device: String::new(),
+            folder: String::new(),
+            worker: String::new(),
+        })
+    }
+
+    fn worker(lanes: &[&str]) -> Worker {
+        Worker {
+            name: "w".to_owned(),
+            lanes: lanes.iter().map(|lane| (*lane).to_owned()).collect(),
+            in_flight: 0,
+            started_ms: 0,
+            last_read_ms: 0,
+            seen_ms: 0,
+            infer_addr: None,
+        }
+    }
+
+    #[test]
+    fn a_promise_that_nobody_keeps_and_a_refused_package_are_named() {
+        let canary = CanarySet { task_type: "acting".to_owned(), version: "v2".to_owned(), share: 100 };
+        let refused = Refused {
+            task_type: None,
+            version: None,
+            folder: "acting/v3".to_owned(),
+            reason: "cut off".to_owned(),
+            worker: String::new(),
+        };
+        let all = routes(vec![registered("v1"), registered("v2"), Change::CanarySet(canary), Change::Refused(refused)]);
+        let kept = judge(&all, &[worker(&["acting:v1", "acting:stable"])]);
+        assert_eq!(kept[0], good("acting:stable: v1 and v2".to_owned()));
+        assert!(kept[1].level == Level::Weak && kept[1].what.contains("cut off"));
+        let broken = judge(&all, &[worker(&["acting:v1"]), worker(&["acting:v2"])]);
+        assert!(broken[0].level == Level::Weak && broken[0].what.contains("v1 and v2 at once"), "{broken:?}");
+        assert!(judge(&Routes::default(), &[]).is_empty());
+    }
+}
