@@ -67,9 +67,9 @@ pub(crate) async fn analyze(State(app): State<Arc<App>>, request: Request) -> Re
     }
     let held = body::read(&app.budget, &parts.headers, body, app.config.max_body_bytes).await?;
     let sent = SentFields::from_json(&held.bytes)?;
-    let cards = app.models.cards();
     let defaults = Defaults { task_type: None, model_version: Some(DEFAULT_VERSION.to_owned()) };
-    let rules = Rules { door: Door::Analyze, cards: &cards, addresses: &app.config.addresses, defaults: &defaults };
+    let models = app.models.seen_for(&sent, &defaults).await;
+    let rules = Rules { door: Door::Analyze, models: &models, addresses: &app.config.addresses, defaults: &defaults };
     let asked = Asked::check(sent, &rules).map_err(Problem::invalid)?;
     let stored = accept(&app, asked, None, trace::read(&parts.headers), held.share).await?;
     Ok(stored.answer(StatusCode::OK))

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backlog::Backlog;
 use crate::body::Budget;
 use crate::health::Health;
+use crate::infer::forward::Forwarder;
 use crate::known::KnownModels;
 use crate::submit::Submitter;
 use crate::tail::Tail;
@@ -34,6 +35,8 @@ pub struct App {
     /// The journal's live end.
     pub tail: Tail,
     pub(crate) health: Health,
+    /// The way to the analyzers' synchronous doors.
+    pub(crate) forwarder: Forwarder,
     /// Cancelled when the process is told to stop: long waits end early.
     pub shutdown: CancellationToken,
 }
@@ -49,6 +52,7 @@ impl App {
         let tail = Tail::start(&link, &keys, config.partitions, shutdown);
         let backlog = Backlog::start(&link, &keys, config.partitions, config.max_backlog, shutdown);
         let submitter = Submitter::start(&link, &keys, config.partitions, backlog);
+        let forwarder = Forwarder::new(&link, &keys);
         Ok(Arc::new(Self {
             config,
             link,
@@ -61,6 +65,7 @@ impl App {
             batch_budget: Budget::new(),
             tail,
             health: Health::default(),
+            forwarder,
             shutdown: shutdown.clone(),
         }))
     }

@@ -3,16 +3,17 @@
 use std::str::FromStr;
 
 use insightforge_schema::address::AddressPolicy;
-use insightforge_schema::catalogue::ModelCard;
 use insightforge_schema::event::{BatchLine, Submitted, Webhook};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::keys::Lane;
+use insightforge_schema::registry::STABLE;
 use insightforge_schema::seal::Sealer;
 use sha2::{Digest, Sha256};
 
 use crate::document;
+use crate::known::{KnownModel, Seen};
 use crate::problem::Fields;
-use crate::sent::{Sent, SentFields, short};
+use crate::sent::{Sent, SentFields};
 
 /// The fields of an upload.
 pub(crate) const KNOWN: &str = "data, task_type, model_version, task_id, user_id, webhook_url, webhook_secret";
@@ -30,6 +31,7 @@ pub(crate) struct Secret(String);
 pub(crate) struct Asked {
     pub(crate) task_id: Option<TaskId>,
     pub(crate) task_type: String,
+    /// A version, or an alias that the analyzer resolves when the task's turn comes.
     pub(crate) model_version: String,
     /// Where it waits.
     pub(crate) lane: Lane,
@@ -59,7 +61,7 @@ pub(crate) struct Defaults {
 /// What the check needs to know.
 pub(crate) struct Rules<'a> {
     pub(crate) door: Door,
-    pub(crate) cards: &'a [ModelCard],
+    pub(crate) models: &'a Seen,
     pub(crate) addresses: &'a AddressPolicy,
     pub(crate) defaults: &'a Defaults,
 }
@@ -70,17 +72,17 @@ impl Asked {
         let mut faults = Fields::default();
         let data = required(&mut sent, "data", None, &mut faults);
         let task_type = required(&mut sent, "task_type", rules.defaults.task_type.clone(), &mut faults);
-        let model_version = required(&mut sent, "model_version", rules.defaults.model_version.clone(), &mut faults);
+        let model_version = model_version(&mut sent, rules.defaults, &mut faults);
         let task_id = task_id(&mut sent, &mut faults);
         let user_id = user_id(&mut sent, &mut faults);
         let webhook_url = text(&mut sent, "webhook_url", &mut faults);
         let webhook_secret = text(&mut sent, "webhook_secret", &mut faults);
         check_webhook(webhook_url.as_deref(), webhook_secret.as_deref(), rules.addresses, &mut faults);
-        let card = routed(task_type.as_deref(), model_version.as_deref(), rules, &mut faults);
+        let route = routed(task_type.as_deref(), model_version.as_deref(), rules, &mut faults);
         match rules.door {
             Door::Upload => {
                 if let Some(data) = &data {
-                    for fault in document::faults(data, card.map(|card| &card.input_schema)) {
+                    for fault in document::faults(data, route.flatten().map(|known| &known.input)) {
                         faults.add("data", fault);
                     }
                 }
@@ -99,7 +101,7 @@ impl Asked {
         match (data, task_type, model_version) {
             (Some(data), Some(task_type), Some(model_version)) if faults.is_empty() => Ok(Self {
                 task_id,
-                lane: card.map_or_else(Lane::unroutable, ModelCard::lane),
+                lane: route.map_or_else(Lane::unroutable, |_| Lane::new(&task_type, &model_version)),
                 task_type,
                 model_version,
                 data,
@@ -169,6 +171,13 @@ fn required(sent: &mut SentFields, name: &str, default: Option<String>, faults: 
     found
 }
 
+/// What is not said is the stable one. Forms send an empty text for what is not said.
+fn model_version(sent: &mut SentFields, defaults: &Defaults, faults: &mut Fields) -> Option<String> {
+    let found = text(sent, "model_version", faults).filter(|version| !version.is_empty());
+    let found = found.or_else(|| defaults.model_version.clone());
+    if faults.names("model_version") { None } else { found.or_else(|| Some(STABLE.to_owned())) }
+}
+
 fn task_id(sent: &mut SentFields, faults: &mut Fields) -> Option<TaskId> {
     match read_task_id(&text(sent, "task_id", faults)?) {
         Ok(id) => Some(id),
@@ -217,69 +226,56 @@ fn check_webhook(url: Option<&str>, secret: Option<&str>, addresses: &AddressPol
     }
 }
 
-/// The model that will answer; `None` when nobody knows it.
+/// The model that will answer, as far as it is known here; `None` when nobody can be asked.
 fn routed<'a>(
     task_type: Option<&str>,
     model_version: Option<&str>,
     rules: &Rules<'a>,
     faults: &mut Fields,
-) -> Option<&'a ModelCard> {
+) -> Option<Option<&'a KnownModel>> {
     for (name, value) in [("task_type", task_type), ("model_version", model_version)] {
         if value.is_some_and(|value| value.chars().count() > MAX_NAME_CHARS || value.chars().any(char::is_control)) {
             faults.add(name, format!("must have {MAX_NAME_CHARS} characters at most and no control characters"));
             return None;
         }
     }
-    let task_type = task_type?;
-    let of_type = || rules.cards.iter().filter(|card| card.task_type == task_type);
-    if of_type().next().is_none() {
-        if rules.door == Door::Upload {
-            let known = names(rules.cards.iter().map(|card| &*card.task_type));
-            faults.add("task_type", format!("{:?} is not known; known are: {known}", short(task_type)));
+    match rules.models.find(task_type?, model_version?) {
+        Ok(known) => Some(known),
+        Err((field, what)) => {
+            if rules.door == Door::Upload {
+                faults.add(field, what);
+            }
+            None
         }
-        return None;
     }
-    let model_version = model_version?;
-    let card = of_type().find(|card| card.version == model_version);
-    if card.is_none() && rules.door == Door::Upload {
-        let known = names(of_type().map(|card| &*card.version));
-        let what = format!("{task_type} has no version {:?}; known are: {known}", short(model_version));
-        faults.add("model_version", what);
-    }
-    card
-}
-
-fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let mut names: Vec<&str> = names.collect();
-    names.sort_unstable();
-    names.dedup();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use insightforge_schema::catalogue::ModelCard;
     use serde_json::json;
 
     use super::*;
 
-    fn cards() -> Vec<ModelCard> {
-        ["v1.0", "v2.0"]
-            .map(|version| ModelCard {
-                task_type: "sentiment_analysis".to_owned(),
-                version: version.to_owned(),
-                name: "m".to_owned(),
-                description: String::new(),
-                languages: Vec::new(),
-                limits: String::new(),
-                input_schema: json!({
-                    "type": "object",
-                    "required": ["text"],
-                    "properties": { "text": { "type": "string", "minLength": 1 } },
-                }),
-                output_schema: json!({}),
-                ..ModelCard::default()
-            })
-            .to_vec()
+    fn models() -> Seen {
+        let cards = ["v1.0", "v2.0"].map(|version| ModelCard {
+            task_type: "sentiment_analysis".to_owned(),
+            version: version.to_owned(),
+            name: "m".to_owned(),
+            description: String::new(),
+            languages: Vec::new(),
+            limits: String::new(),
+            input_schema: json!({
+                "type": "object",
+                "required": ["text"],
+                "properties": { "text": { "type": "string", "minLength": 1 } },
+            }),
+            output_schema: json!({}),
+            ..ModelCard::default()
+        });
+        Seen { models: cards.map(|card| Arc::new(KnownModel::new(card))).to_vec(), routes: Arc::default() }
     }
 
     fn check(door: Door, json: &serde_json::Value) -> Result<Asked, String> {
@@ -288,7 +284,7 @@ mod tests {
             Door::Upload => Defaults::default(),
             Door::Analyze => Defaults { task_type: None, model_version: Some("v1.0".to_owned()) },
         };
-        let rules = Rules { door, cards: &cards(), addresses: &AddressPolicy::default(), defaults: &defaults };
+        let rules = Rules { door, models: &models(), addresses: &AddressPolicy::default(), defaults: &defaults };
         Asked::check(sent, &rules).map_err(|faults| faults.summary())
     }
 
@@ -312,6 +308,21 @@ mod tests {
     }
 
     #[test]
+    fn a_version_may_be_left_out_or_be_an_alias() {
+        for (version, lane) in [
+            (json!(null), "stable"),
+            (json!(""), "stable"),
+            (json!("stable"), "stable"),
+            (json!("latest"), "latest"),
+            (json!("v2.0"), "v2.0"),
+        ] {
+            let asked = check(Door::Upload, &upload(&[("model_version", version)])).ok().unwrap();
+            assert_eq!(asked.lane, Lane::new("sentiment_analysis", lane));
+            assert_eq!(asked.model_version, lane);
+        }
+    }
+
+    #[test]
     fn each_wrong_field_is_named() {
         let long = "x".repeat(600);
         for (name, value, part) in [
@@ -322,7 +333,8 @@ mod tests {
             ("task_type", json!("other"), "task_type: \"other\" is not known; known are: sentiment_analysis"),
             ("task_type", json!(5), "task_type: must be a string, not a number"),
             ("task_type", json!(long), "task_type: must have 64 characters at most"),
-            ("model_version", json!("v9"), "has no version \"v9\"; known are: v1.0, v2.0"),
+            ("model_version", json!("v9"), "has no version \"v9\"; known are: v1.0, v2.0, stable, latest"),
+            ("model_version", json!("candidate"), "has no candidate version now; known are: v1.0, v2.0"),
             ("model_version", json!(1.0), "model_version: must be a string, not a number"),
             ("task_id", json!("x"), "task_id: must be a UUID"),
             ("task_id", json!("018f4a3e9c1d7b6a8f003c5d2e1f0a9b"), "task_id: must be a UUID"),
@@ -348,7 +360,7 @@ mod tests {
         let all = check(Door::Upload, &json!({ "user_id": [] })).err().unwrap();
         assert_eq!(
             all,
-            "data: is missing; model_version: is missing; task_type: is missing; \
+            "data: is missing; task_type: is missing; \
              user_id: must be a whole number from 0 to 18446744073709551615"
         );
     }

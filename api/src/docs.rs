@@ -3,14 +3,20 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::{Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use insightforge_schema::catalogue::ModelCard;
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Description;
 use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::app::App;
+use crate::known::KnownModel;
 
 /// Where the description is.
 pub(crate) const DESCRIPTION: &str = "/api/openapi.json";
@@ -40,6 +46,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
         (name = "batches", description = "Many tasks in one upload"),
         (name = "journal", description = "Everything that happened, in order"),
         (name = "models", description = "What can be asked for, and who answers"),
+        (name = "inference", description = "Answers at once, without a task"),
         (name = "webhooks", description = "Outcomes that are announced"),
         (name = "health", description = "Is it well?"),
         (name = "model server", description = "The former model server's door")
@@ -55,18 +62,50 @@ pub(crate) fn beginning(version: &str) -> Description {
 }
 
 /// Serves the description and the page.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>(description: Description) -> Router<S> {
-    let description = Arc::new(description);
+pub(crate) fn routes(description: Description) -> Router<Arc<App>> {
+    let description = serde_json::to_value(description).expect("a description is plain data");
     let page = SwaggerUi::new("/docs").config(Config::from(DESCRIPTION).use_base_layout().try_it_out_enabled(true));
-    let page = Router::<S>::from(page).layer(map_response(restrict));
+    let page = Router::<Arc<App>>::from(page).layer(map_response(restrict));
     let to_page = || get(async || Redirect::permanent("/docs/"));
     Router::new()
-        .route(DESCRIPTION, get(async move || Json(description.clone())))
+        .route(DESCRIPTION, get(async move |State(app): State<Arc<App>>| Json(with_models(description.clone(), &app))))
         // The former model server's addresses behind the proxy.
         .route("/fastapi/docs", to_page())
         .route("/fastapi/redoc", to_page())
         .route("/fastapi/openapi.json", get(async || Redirect::permanent(DESCRIPTION)))
         .merge(page)
+}
+
+/// Adds what the models that can be asked for take and answer: two schemas a version, and a list of them.
+fn with_models(mut description: Value, app: &App) -> Value {
+    let mut listed = Vec::new();
+    for known in &app.models.seen().models {
+        let KnownModel { card, .. } = &**known;
+        let name = |what: &str| format!("{what}.{}.{}", card.task_type, card.version);
+        let reference = |what: &str| json!({ "$ref": format!("#/components/schemas/{}", name(what)) });
+        listed.push(json!({
+            "task_type": card.task_type,
+            "version": card.version,
+            "input": reference("input"),
+            "result": reference("result"),
+        }));
+        for (what, schema) in [("input", &card.input_schema), ("result", &card.output_schema)] {
+            description["components"]["schemas"][name(what)] = at_home(schema, card, what);
+        }
+    }
+    description["x-models"] = listed.into();
+    description
+}
+
+/// A schema that is a resource of its own (JSON Schema 2020-12 §8.2.1), so that what it refers to within itself is found.
+fn at_home(schema: &Value, card: &ModelCard, what: &str) -> Value {
+    let mut schema = schema.clone();
+    if let Some(members) = schema.as_object_mut() {
+        let id = format!("urn:insightforge:{what}:{}:{}", card.task_type, card.version);
+        members.entry("$id").or_insert_with(|| id.into());
+        members.entry("title").or_insert_with(|| format!("{} {}: {what}", card.task_type, card.version).into());
+    }
+    schema
 }
 
 async fn restrict(mut response: Response) -> Response {

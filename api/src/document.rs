@@ -15,12 +15,39 @@ const MAX_FAULTS: usize = 10;
 /// Longest part of a caller's own key that a message repeats, in characters.
 const QUOTE_MAX: usize = 60;
 
+/// A model's input schema, read once.
+pub(crate) struct InputSchema {
+    schema: Value,
+    /// `None` when the one pass checks all there is, or somebody else does.
+    rest: Option<jsonschema::Validator>,
+}
+
+impl InputSchema {
+    /// For documents that are checked whole here.
+    pub(crate) fn new(schema: &Value) -> Self {
+        let rest = if is_outline(schema) {
+            None
+        } else {
+            // Analyzers announce only what they could read themselves.
+            jsonschema::validator_for(schema)
+                .inspect_err(|error| tracing::warn!(%error, "an input schema is none"))
+                .ok()
+        };
+        Self { schema: schema.clone(), rest }
+    }
+
+    /// For documents that the model itself checks afterwards.
+    pub(crate) fn outline(schema: &Value) -> Self {
+        Self { schema: schema.clone(), rest: None }
+    }
+}
+
 /// Says everything that is wrong with `text` as an input that `schema` describes; nothing when it is fine. Each text
 /// begins with a JSON pointer unless it concerns the whole document.
 ///
-/// Of the schema, `required`, `type`, `minLength` and `maxLength` of the top level are held against it: what a caller can
-/// get wrong by oversight. The model checks the rest.
-pub(crate) fn faults(text: &str, schema: Option<&Value>) -> Vec<String> {
+/// `required`, `type`, `minLength` and `maxLength` of the top level are held against it in the same pass: what a caller
+/// gets wrong by oversight, in plain words. Only when nothing is wrong there, the whole schema is.
+pub(crate) fn faults(text: &str, schema: Option<&InputSchema>) -> Vec<String> {
     let mut notes = Notes::default();
     let mut json = serde_json::Deserializer::from_str(text);
     let walk = Walk { notes: &mut notes, path: &Path::Root, depth: 0 };
@@ -35,12 +62,31 @@ pub(crate) fn faults(text: &str, schema: Option<&Value>) -> Vec<String> {
             if let Some(schema) = schema
                 && notes.faults.is_empty()
             {
-                notes.against(schema, kind);
+                notes.against(&schema.schema, kind);
+                if let Some(validator) = &schema.rest
+                    && notes.faults.is_empty()
+                {
+                    notes.whole(validator, text);
+                }
             }
             notes.faults
         }
     }
 }
+
+/// Whether the one pass checks all that a schema says.
+fn is_outline(schema: &Value) -> bool {
+    let only = |schema: &Value, known: &[&str]| {
+        let Some(schema) = schema.as_object() else { return false };
+        schema.keys().all(|key| known.contains(&key.as_str()) || ABOUT.contains(&key.as_str()))
+    };
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    only(schema, &["type", "required", "properties"])
+        && properties.into_iter().all(|(_, schema)| only(schema, &["type", "minLength", "maxLength"]))
+}
+
+/// Members of a schema that check nothing.
+const ABOUT: [&str; 6] = ["$schema", "$id", "title", "description", "examples", "default"];
 
 /// The parser's own words, which for half of a surrogate pair do not say what is meant.
 pub(crate) fn explain(error: &serde_json::Error) -> String {
@@ -110,6 +156,16 @@ impl Notes {
             let path = Path::Key(&Path::Root, &name);
             self.expect_type(&path, schema, kind);
             self.expect_length(&path, schema, kind);
+        }
+    }
+
+    /// What the whole schema says. A value is never repeated: it may be anybody's text.
+    fn whole(&mut self, validator: &jsonschema::Validator, text: &str) {
+        let Ok(document) = serde_json::from_str(text) else { return };
+        for error in validator.iter_errors(&document).take(MAX_FAULTS) {
+            let place = error.instance_path().to_string();
+            let colon = if place.is_empty() { "" } else { ": " };
+            self.faults.push(format!("{place}{colon}{}", error.masked()));
         }
     }
 
@@ -276,15 +332,44 @@ mod tests {
 
     use super::*;
 
-    fn schema() -> Value {
-        json!({
+    fn schema() -> InputSchema {
+        InputSchema::new(&json!({
             "type": "object",
             "required": ["text"],
             "properties": {
                 "text": { "type": "string", "minLength": 1, "maxLength": 5 },
                 "top": { "type": ["integer", "null"] },
             },
-        })
+        }))
+    }
+
+    #[test]
+    fn what_a_whole_schema_says_is_held_against_the_document() {
+        let schema = json!({
+            "type": "object",
+            "required": ["rows"],
+            "additionalProperties": false,
+            "properties": { "rows": { "type": "array", "maxItems": 2, "items": {
+                "type": "object",
+                "required": ["x"],
+                "properties": { "x": { "type": "number", "minimum": 0 } },
+            } } },
+        });
+        assert!(InputSchema::outline(&schema).rest.is_none());
+        let schema = InputSchema::new(&schema);
+        for (text, parts) in [
+            (r#"{"rows":[{"x":1}]}"#, &[][..]),
+            (r#"{"rows":[{"x":"secret"},{}]}"#, &["/rows/0/x: ", "/rows/1: "]),
+            (r#"{"rows":[{"x":-7}]}"#, &["/rows/0/x: "]),
+            (r#"{"rows":[],"y":1}"#, &["y"]),
+            (r#"{"rows":5}"#, &["/rows: must be of type \"array\", not integer"]),
+            (r#"{"rows":[{"x":1},{"x":2},{"x":3}]}"#, &["/rows: "]),
+        ] {
+            let faults = faults(text, Some(&schema));
+            assert_eq!(faults.len(), parts.len(), "{text}: {faults:?}");
+            assert!(faults.iter().zip(parts).all(|(fault, part)| fault.contains(part)), "{text}: {faults:?}");
+            assert!(!faults.join(" ").contains("secret"), "{faults:?}");
+        }
     }
 
     fn nested(levels: usize) -> String {

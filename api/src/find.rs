@@ -42,6 +42,10 @@ pub(crate) struct Found {
     pub(crate) error_message: Option<String>,
     pub(crate) result: Option<Document>,
     pub(crate) inference_us: Option<u64>,
+    /// The package that answered, by its digest; what ran it; why that version.
+    pub(crate) model_digest: Option<String>,
+    pub(crate) backend: Option<String>,
+    pub(crate) route_reason: Option<String>,
     pub(crate) batch: Option<(String, u32)>,
     pub(crate) retry_of: Option<String>,
     pub(crate) redriven_as: Option<String>,
@@ -119,6 +123,9 @@ fn overlay(live: Found, row: Found) -> Found {
         model_version: live.model_version,
         result: live.result,
         inference_us: live.inference_us,
+        model_digest: live.model_digest,
+        backend: live.backend,
+        route_reason: live.route_reason,
         // While an attempt is repeated, only the row knows what went wrong with the one before.
         error_code: live.error_code.or(row.error_code).filter(|_| live.status != TaskStatus::Completed),
         error_message: live.error_message.or(row.error_message).filter(|_| live.status != TaskStatus::Completed),
@@ -158,6 +165,9 @@ fn read_live(task: TaskId, first: Position, view: &LiveView) -> Live {
         error_message: None,
         result: None,
         inference_us: None,
+        model_digest: None,
+        backend: None,
+        route_reason: None,
         batch: None,
         retry_of: None,
         redriven_as: None,
@@ -194,6 +204,11 @@ fn take_in_end(found: &mut Found, meta: &Meta, change: Change) -> bool {
             found.model_version = completed.model_version;
             found.result = Some(Document::from_text(&completed.result));
             found.inference_us = Some(completed.inference_us);
+            if let Some(route) = completed.route {
+                found.model_digest = Some(route.digest);
+                found.backend = Some(route.backend);
+                found.route_reason = Some(route.reason);
+            }
         }
         Change::Failed(failed) => {
             found.error_code = Some(failed.code);
@@ -260,12 +275,16 @@ struct Row {
     updated_at: NaiveDateTime,
     result_data: Option<Json<Box<RawValue>>>,
     inference_us: Option<u64>,
+    model_digest: Option<String>,
+    backend: Option<String>,
+    route_reason: Option<String>,
 }
 
 const ROW: &str = "\
 SELECT t.id, t.tenant, t.user_id, t.task_type, t.data_payload, t.model_version, t.status, t.attempt, t.worker, t.error_code,
     t.error_message, t.batch_id, t.batch_line, t.retry_of, t.redriven_as, t.dead_lettered, t.webhook_url, t.started_at,
-    t.completed_at, t.created_at, t.updated_at, r.result_data, r.inference_us
+    t.completed_at, t.created_at, t.updated_at, r.result_data, r.inference_us, r.model_digest, r.backend,
+    r.route_reason
 FROM analysis_tasks t LEFT JOIN analysis_results r ON r.analysis_task_id = t.id
 WHERE t.task_id = ?";
 
@@ -290,6 +309,9 @@ pub(crate) async fn row(app: &App, task: TaskId) -> Result<Option<Found>, Proble
         error_message: row.error_message,
         result: row.result_data.map(|result| result.0.into()),
         inference_us: row.inference_us,
+        model_digest: row.model_digest,
+        backend: row.backend,
+        route_reason: row.route_reason,
         batch: row.batch_id.zip(row.batch_line),
         retry_of: row.retry_of,
         redriven_as: row.redriven_as,

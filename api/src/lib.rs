@@ -13,17 +13,20 @@
 //! 1. `find` – one task, wherever it is known; `result` and `show` answer with it, `history` with its events.
 //! 2. `list`, `batches`, `deliveries` – many of something, from the tables, which `ask` asks with bounded patience.
 //! 3. `feed` – the journal itself.
-//! 4. `models`, `health` – what can be asked for, and how the system is.
+//! 4. `models`, `health` – what can be asked for, and how the system is; `past_rollouts` – what became of versions.
 //! 5. `docs` – the description of all this, put together from what the handlers say of themselves.
+//!
+//! [`infer`] answers who needs no task; `rollout` changes which version answers.
 //!
 //! Whoever waits for something to happen hears it from [`tail`].
 //!
 //! Everything that goes wrong is answered by one type, [`problem::Problem`].
 //!
-//! What is absent on purpose: nothing here waits for MySQL to accept work, nothing here writes a table, and nothing here
-//! runs a model.
+//! What is absent on purpose: nothing here waits for MySQL to accept work, nothing here writes a table, and no model runs
+//! in the api's process: [`infer::serve`] is the analyzer's.
 
 pub mod app;
+pub mod infer;
 pub mod problem;
 pub mod router;
 pub mod serve;
@@ -55,11 +58,13 @@ mod measure;
 mod models;
 mod params;
 mod past;
+mod past_rollouts;
 mod path;
 mod prefer;
 mod redrive;
 mod request_id;
 mod result;
+mod rollout;
 mod sent;
 mod shape;
 mod show;

@@ -198,6 +198,6 @@ fn resealed(app: &App, sealed: &[u8], old: TaskId, new: TaskId) -> Result<Vec<u8
 /// Where the new task waits. Its version may be unknown by now; then it fails and says so.
 fn lane_of(app: &App, submitted: &Submitted) -> Lane {
     let asked = Lane::new(&submitted.task_type, &submitted.model_version);
-    let known = app.models.cards().iter().any(|card| card.lane() == asked);
+    let known = app.models.seen().find(&submitted.task_type, &submitted.model_version).is_ok();
     if known { asked } else { Lane::unroutable() }
 }

@@ -41,6 +41,12 @@ pub(crate) struct TaskResult {
     /// `null` unless `completed`. Its members are those of the model's output schema.
     #[schema(value_type = Option<Object>)]
     result: Option<Document>,
+    /// SHA-256 of the manifest of the package that answered; `null` before.
+    model_digest: Option<String>,
+    /// What ran it.
+    backend: Option<String>,
+    /// Why that version: `exact`, `stable`, `canary`, `candidate` or `latest`.
+    route_reason: Option<String>,
     /// A stable word for what went wrong, when something did.
     error_code: Option<String>,
     error_message: Option<String>,
@@ -58,6 +64,9 @@ impl From<Found> for TaskResult {
             task_type: found.task_type,
             model_version: found.model_version,
             result: found.result,
+            model_digest: found.model_digest,
+            backend: found.backend,
+            route_reason: found.route_reason,
             error_code: found.error_code,
             error_message: found.error_message,
             attempt: found.attempt,

@@ -13,15 +13,17 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
+use crate::infer::paths as infer;
 use crate::problem::Problem;
 use crate::{analyze, batch, cancel, dead_letters, redrive, upload};
-use crate::{batches, deliveries, docs, feed, health, history, list, measure, models, request_id, result, show};
+use crate::{batches, deliveries, docs, feed, health, history, list, measure, models, past_rollouts};
+use crate::{request_id, result, rollout, show};
 
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);
 
-/// What callers reach. The former model server's door is part of it only where nobody from outside comes: it trusts its
-/// callers with any task id and any version.
+/// What callers reach. What trusts its callers is part of it only where nobody from outside comes: the
+/// former model server's door, and changes of which version answers.
 pub fn public(app: &Arc<App>) -> Router {
     let mut routes = outside();
     if app.config.internal_addr.is_none() && app.config.http_addr.ip().is_loopback() {
@@ -30,7 +32,7 @@ pub fn public(app: &Arc<App>) -> Router {
     finish(routes, app)
 }
 
-/// What only the private network reaches: the former model server's door.
+/// What only the private network reaches: the former model server's door, and changes of which version answers.
 pub fn internal(app: &Arc<App>) -> Router {
     finish(inside(), app)
 }
@@ -50,13 +52,15 @@ fn outside() -> OpenApiRouter<Arc<App>> {
         .merge(batches::routes())
         .merge(feed::routes())
         .merge(models::routes())
+        .merge(past_rollouts::routes())
+        .merge(infer::routes())
         .merge(deliveries::routes())
         .merge(health::routes())
 }
 
-/// The former model server's paths.
+/// The former model server's paths, and what changes which version answers: nothing tells callers apart yet.
 fn inside() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(analyze::routes()).merge(result::inside_routes())
+    OpenApiRouter::new().merge(analyze::routes()).merge(result::inside_routes()).merge(rollout::routes())
 }
 
 /// Adds what holds for every path.

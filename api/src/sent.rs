@@ -180,6 +180,12 @@ impl SentFields {
         Some(self.fields.swap_remove(at).1).filter(|value| *value != Sent::Null)
     }
 
+    /// A text field's value, left in place.
+    pub(crate) fn peek(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.fields.iter().find(|(known, _)| known == name)?;
+        if let Sent::Text(text) = value { Some(text) } else { None }
+    }
+
     /// Notes what is there twice and what nobody took.
     pub(crate) fn leftovers(self, known: &str, faults: &mut Fields) {
         self.duplicates(faults);
@@ -248,7 +254,7 @@ pub(crate) fn short(name: &str) -> String {
 }
 
 /// The text of a body, without a byte order mark.
-fn text(bytes: &[u8]) -> Result<&str, Problem> {
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, Problem> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     std::str::from_utf8(bytes)
         .map_err(|error| malformed(&format!("the body is no UTF-8 from byte {} on", error.valid_up_to() + 1)))

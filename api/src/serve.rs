@@ -1,11 +1,15 @@
 //! Connections. One that dawdles over its header or body, that takes nothing of its answer, or that comes when all places
 //! are taken, does not hold what others need: `axum::serve` of the current release would wait for a header for ever.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -56,11 +60,23 @@ impl Listener {
 
     /// Answers connections until `shutdown`; then lets requests in flight end.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
+        self.serve_by(TowerToHyperService::new(router), shutdown).await;
+    }
+
+    /// As [`Listener::serve`], by a service without layers.
+    pub(crate) async fn serve_by<S, B>(self, service: S, shutdown: CancellationToken)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut builder = Builder::new(TokioExecutor::new()).http1_only();
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
-        let service = TowerToHyperService::new(router);
         loop {
             let Some(place) = shutdown.run_until_cancelled(places.clone().acquire_owned()).await else { break };
             let place = place.expect("the semaphore is never closed");

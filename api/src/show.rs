@@ -44,6 +44,12 @@ pub(crate) struct TaskDetail {
     worker: Option<String>,
     /// Time in the model, shared by its micro-batch, in microseconds.
     inference_us: Option<u64>,
+    /// SHA-256 of the manifest of the package that answered; `null` before.
+    model_digest: Option<String>,
+    /// What ran it.
+    backend: Option<String>,
+    /// Why that version: `exact`, `stable`, `canary`, `candidate` or `latest`.
+    route_reason: Option<String>,
     tenant: Option<String>,
     user_id: Option<u64>,
     batch_id: Option<String>,
@@ -98,6 +104,9 @@ impl From<Found> for TaskDetail {
             attempt: found.attempt,
             worker: found.worker,
             inference_us: found.inference_us,
+            model_digest: found.model_digest,
+            backend: found.backend,
+            route_reason: found.route_reason,
             tenant: found.tenant,
             user_id: found.user_id,
             batch_id,

@@ -50,9 +50,10 @@ pub(crate) struct UploadBody {
     /// One of `GET /api/models`.
     #[schema(example = "sentiment_analysis")]
     task_type: String,
-    /// One of the task type's versions.
-    #[schema(example = "v1.0")]
-    model_version: String,
+    /// One of the task type's versions, or `stable`, `candidate`, `latest`: resolved when the task's turn comes. A canary
+    /// takes its share of `stable` by `user_id`, where there is one, else by the task's id.
+    #[schema(example = "v1.0", default = "stable")]
+    model_version: Option<String>,
     /// The task's id, when the caller brings one; for a new task a new one. Until a day after the task's end the same id
     /// with the same fields is the same task, and with others it is answered 409.
     task_id: Option<uuid::Uuid>,
@@ -132,9 +133,9 @@ async fn check(app: &App, headers: &HeaderMap, media: &Media, bytes: Bytes) -> R
     let mut faults = Fields::default();
     let key = Key::read(headers, "upload", &mut faults);
     let sent = SentFields::read(media, bytes).await?;
-    let cards = app.models.cards();
-    let rules =
-        Rules { door: Door::Upload, cards: &cards, addresses: &app.config.addresses, defaults: &Defaults::default() };
+    let defaults = Defaults::default();
+    let models = app.models.seen_for(&sent, &defaults).await;
+    let rules = Rules { door: Door::Upload, models: &models, addresses: &app.config.addresses, defaults: &defaults };
     match Asked::check(sent, &rules) {
         Ok(asked) if faults.is_empty() => Ok((asked, key)),
         Ok(_) => Err(Problem::invalid(faults)),

@@ -141,7 +141,7 @@ impl Ingest {
         }) {
             return Err(self.of_no_use(format!("is not UTF-8: line {line}, {}", faults.summary())));
         }
-        let good = self.check(lines);
+        let good = self.check(lines).await;
         if good.is_empty() && rest.is_none() {
             return Err(self.account.nothing_good());
         }
@@ -175,13 +175,13 @@ impl Ingest {
         let mut lines = Vec::new();
         while let Some(piece) = rest {
             self.reader.push(&piece, &mut lines).map_err(|bad| self.of_no_use(bad.0))?;
-            let good = self.check(std::mem::take(&mut lines));
+            let good = self.check(std::mem::take(&mut lines)).await;
             self.store(good).await?;
             rest = self.next().await?;
             if rest.is_none() {
                 self.reader.finish(&mut lines).map_err(|bad| self.of_no_use(bad.0))?;
                 self.account.ignored_fields = self.source.finish().await?;
-                let good = self.check(std::mem::take(&mut lines));
+                let good = self.check(std::mem::take(&mut lines)).await;
                 self.store(good).await?;
             }
         }
@@ -198,18 +198,20 @@ impl Ingest {
     }
 
     /// Keeps the lines that are in order; the others are rejected.
-    fn check(&mut self, lines: Vec<Line>) -> Vec<Good> {
-        let cards = self.app.models.cards();
-        let rules = Rules {
-            door: Door::Upload,
-            cards: &cards,
-            addresses: &self.app.config.addresses,
-            defaults: &self.defaults,
-        };
+    async fn check(&mut self, lines: Vec<Line>) -> Vec<Good> {
         let mut good = Vec::with_capacity(lines.len());
         for Line { number: line, content } in lines {
             let checked = match content {
-                Content::Fields(fields) => Asked::check(fields, &rules),
+                Content::Fields(fields) => {
+                    let models = self.app.models.seen_for(&fields, &self.defaults).await;
+                    let rules = Rules {
+                        door: Door::Upload,
+                        models: &models,
+                        addresses: &self.app.config.addresses,
+                        defaults: &self.defaults,
+                    };
+                    Asked::check(fields, &rules)
+                }
                 Content::NotText(faults) | Content::Wrong(faults) => Err(faults),
             };
             match checked {

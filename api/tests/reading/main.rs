@@ -8,6 +8,7 @@ mod feed;
 mod health;
 mod history;
 mod list;
+mod models;
 mod proxy;
 mod result;
 mod stage;

@@ -43,9 +43,20 @@ async fn a_task_is_visible_from_its_upload_on_and_looks_the_same_from_redis_and_
     forget(&stage, &done).await;
     let folded = stage.read(&path(&done)).await;
     assert_eq!(folded["result"], json!({ "sentiment": "Positive", "score": 0.9 }));
-    for member in
-        ["task_id", "status", "task_type", "model_version", "error_code", "attempt", "created_at", "completed_at"]
-    {
+    assert_eq!((&folded["backend"], &folded["route_reason"]), (&json!("linear"), &json!("canary")));
+    for member in [
+        "task_id",
+        "status",
+        "task_type",
+        "model_version",
+        "error_code",
+        "attempt",
+        "created_at",
+        "completed_at",
+        "model_digest",
+        "backend",
+        "route_reason",
+    ] {
         assert_eq!(live.json()[member], folded[member], "{member}");
     }
     stage.end().await;

@@ -15,12 +15,15 @@ use insightforge_projector::webhook::{Delivery, Endpoint, Secret, WebhookConfig}
 use insightforge_schema::address::AddressPolicy;
 use insightforge_schema::catalogue::ModelCard;
 use insightforge_schema::event::{
-    BatchLine, Cancelled, Change, Completed, DeadLettered, Failed, Meta, Processing, Submitted, Webhook, encode, now_us,
+    BatchLine, Cancelled, Change, Completed, DeadLettered, Failed, Meta, Processing, Route, ShadowError, Shadowed,
+    Submitted, Webhook, encode, now_us,
 };
 use insightforge_schema::id::{Partition, PartitionCount, TaskId};
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
-use insightforge_schema::script::{self, Cancellation, Context, Finish, Held, Start, Started, Submission, Submit};
+use insightforge_schema::script::{
+    self, Cancellation, Context, Finish, Held, Noted, Shadow, Start, Started, Submission, Submit,
+};
 use insightforge_schema::seal::Sealer;
 use insightforge_schema::tables;
 use serde_json::Value;
@@ -139,7 +142,14 @@ impl Journal {
             result: result.to_owned(),
             inference_us: 1_500,
             batch_size: 1,
-            route: None,
+            route: Some(Route {
+                asked: "stable".to_owned(),
+                reason: "canary".to_owned(),
+                digest: "d".repeat(64),
+                backend: "linear".to_owned(),
+                device: "cpu".to_owned(),
+                registry_n: 7,
+            }),
         });
         self.finish(asked, "completed", &completed, None).await;
     }
@@ -156,6 +166,26 @@ impl Journal {
         });
         let letter = Change::DeadLettered(DeadLettered { code: code.to_owned() });
         self.finish(asked, "failed", &failed, Some(&letter)).await;
+    }
+
+    /// A shadow version was asked too.
+    pub(crate) async fn shadow(&self, asked: &Asked, version: &str, result: Option<&str>, agrees: bool) {
+        let error = result.is_none().then(|| ShadowError { code: "timeout".to_owned(), message: "late".to_owned() });
+        let change = Change::Shadowed(Shadowed {
+            task_type: asked.submitted.task_type.clone(),
+            model_version: version.to_owned(),
+            digest: "5".repeat(64),
+            backend: "linear".to_owned(),
+            device: "cpu".to_owned(),
+            result: result.map(str::to_owned),
+            error,
+            agrees,
+            took_us: 200,
+        });
+        let event = encode(&meta("analyzer/a", 1), &change);
+        let shadow = Shadow { task: asked.task, version: version.to_owned(), event };
+        let noted = script::shadow(&self.link, &self.keys, self.partition(asked.task), &[shadow]).await.unwrap();
+        assert_eq!(noted, [Noted::Done]);
     }
 
     pub(crate) async fn cancel(&self, asked: &Asked) {
@@ -249,6 +279,11 @@ impl Stage {
         while let Step::Folded(_) = projector.0.step().await.unwrap() {}
     }
 
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        ask(&self.router, request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.get_with(path, &[]).await
     }
@@ -273,6 +308,13 @@ impl Stage {
         router::public(&app(&self.journal, pool, &self.shutdown).await)
     }
 
+    /// The same door with an internal listener: what outsiders reach, and what the private network reaches.
+    pub(crate) async fn behind_an_internal_listener(&self) -> (Router, Router) {
+        let set = |config: &mut Config| config.internal_addr = Some(([127, 0, 0, 1], 0).into());
+        let app = app_with(&self.journal, self.app.pool.clone(), &self.shutdown, set).await;
+        (router::public(&app), router::internal(&app))
+    }
+
     pub(crate) async fn end(self) {
         self.shutdown.cancel();
         self.app.pool.close().await;
@@ -289,7 +331,16 @@ pub(crate) async fn ask(router: &Router, request: Request<Body>) -> Answer {
 }
 
 async fn app(journal: &Journal, pool: MySqlPool, shutdown: &CancellationToken) -> Arc<App> {
-    let config = Config {
+    app_with(journal, pool, shutdown, |_| {}).await
+}
+
+async fn app_with(
+    journal: &Journal,
+    pool: MySqlPool,
+    shutdown: &CancellationToken,
+    set: impl FnOnce(&mut Config),
+) -> Arc<App> {
+    let mut config = Config {
         http_addr: ([127, 0, 0, 1], 0).into(),
         internal_addr: None,
         partitions: journal.partitions,
@@ -300,6 +351,7 @@ async fn app(journal: &Journal, pool: MySqlPool, shutdown: &CancellationToken) -
         addresses: AddressPolicy::parse("").unwrap(),
         version: "0.0.0-test",
     };
+    set(&mut config);
     let deps = Deps {
         link: journal.link.clone(),
         keys: journal.keys.clone(),

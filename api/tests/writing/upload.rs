@@ -1,6 +1,11 @@
 //! An upload that is in order: answered as the contract says, and in the journal with all it carried.
 
+use std::time::{Duration, Instant};
+
+use insightforge_schema::catalogue::{self, ModelCard};
 use insightforge_schema::event::Webhook;
+use insightforge_schema::registry::event::Registered;
+use insightforge_schema::registry::{Command, Registry};
 use serde_json::json;
 
 use crate::door::{Answer, Door, good, good_with};
@@ -111,4 +116,70 @@ async fn the_write_side_is_in_the_api_description() {
     for media in ["application/json", "application/x-www-form-urlencoded", "multipart/form-data"] {
         assert!(upload["requestBody"]["content"][media].is_object(), "{media}");
     }
+}
+
+#[tokio::test]
+async fn a_version_is_named_left_out_or_an_alias_and_waits_as_it_was_asked_for() {
+    let door = Door::open().await;
+    for (version, asked) in [(json!(null), "stable"), (json!("stable"), "stable"), (json!("latest"), "latest")] {
+        let task = door.upload(&good_with(&[("model_version", version)])).await.task();
+        let submitted = door.submitted().await;
+        let (_, submitted, _) = submitted.iter().find(|(it, ..)| *it == task).unwrap();
+        assert_eq!(submitted.model_version, asked);
+    }
+}
+
+#[tokio::test]
+async fn a_package_that_was_just_added_is_asked_for_at_once_and_its_own_schema_holds() {
+    let door = Door::open().await;
+    let counting = |data: &str| good_with(&[("task_type", json!("counting")), ("data", json!(data))]);
+    door.upload(&counting("{}")).await.is_problem(422, "task_type: \"counting\" is not known");
+    let input_schema = json!({ "type": "object", "required": ["rows"], "properties": { "rows": {
+        "type": "array", "items": { "type": "object", "required": ["x"], "properties": { "x": { "type": "number" } } },
+    } } });
+    let (task_type, version) = ("counting".to_owned(), "v1.0".to_owned());
+    let card = ModelCard { task_type, version, input_schema, ..ModelCard::default() };
+    catalogue::announce_models(&door.link, &door.keys, &[card]).await.unwrap();
+    // The list that every process keeps is refreshed every five seconds; this takes less than one.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        let answer = door.upload(&counting("{\"rows\":[{\"x\":1},{\"x\":\"secret\"}]}")).await;
+        if answer.body["errors"].get("data").is_some() {
+            answer.is_problem(422, "data: /rows/1/x: ");
+            assert!(!answer.body.to_string().contains("secret"));
+            break;
+        }
+        assert!(Instant::now() < deadline, "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    door.upload(&counting("{\"rows\":[{}]}")).await.is_problem(422, "data: /rows/0: ");
+    let task = door.upload(&counting("{\"rows\":[{\"x\":1}]}")).await.task();
+    assert!(door.submitted_ids().await.contains(&task));
+}
+
+#[tokio::test]
+async fn what_the_registry_decides_holds_for_uploads() {
+    let door = Door::open().await;
+    let mut registry = Registry::new(door.link.clone(), door.keys.clone());
+    for version in ["v1.0", "v2.0"] {
+        let registered = Registered {
+            task_type: "sentiment_analysis".to_owned(),
+            version: version.to_owned(),
+            digest: version.to_owned(),
+            backend: "linear".to_owned(),
+            device: "cpu".to_owned(),
+            folder: version.to_owned(),
+            worker: "w".to_owned(),
+        };
+        registry.write(&Command::Register(registered), "test", None).await.unwrap();
+    }
+    let path = |command: &str| format!("/api/models/sentiment_analysis/{command}");
+    let retired = Answer::of(door.post(&path("retire")).json(&json!({ "version": "v2.0" }))).await;
+    assert_eq!(retired.status, 200, "{retired:?}");
+    let upload = |version: &str| good_with(&[("model_version", json!(version))]);
+    door.upload(&upload("v2.0")).await.is_problem(422, "v2.0 is retired and answers nobody any more; known are: v1.0");
+    door.upload(&upload("candidate")).await.is_problem(422, "has no candidate version now");
+    let pointed = Answer::of(door.post(&path("candidate")).json(&json!({ "version": "v1.0" }))).await;
+    assert_eq!(pointed.status, 200, "{pointed:?}");
+    door.upload(&upload("candidate")).await.task();
 }

@@ -45,6 +45,9 @@ pub enum WriteError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// Things are no longer as they were when the decision was made.
+    #[error("the registry is at number {now}, and the decision rests on number {at}")]
+    Moved { at: u64, now: u64 },
     #[error("others changed the registry {TRIES} times in between; try again")]
     Contended,
 }
@@ -84,9 +87,40 @@ impl Registry {
     /// # Errors
     /// See [`WriteError`]; nothing was written then, except that after [`LinkError::Unavailable`] it is unknown.
     pub async fn write(&mut self, command: &Command, actor: &str, reason: Option<&str>) -> Result<Written, WriteError> {
+        self.write_if(None, command, actor, reason).await
+    }
+
+    /// Writes while the registry is still at number `at`; else nothing. What is so already is so, wherever it stands.
+    ///
+    /// # Errors
+    /// [`WriteError::Moved`], and as [`Registry::write`].
+    pub async fn write_at(
+        &mut self,
+        at: u64,
+        command: &Command,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<Written, WriteError> {
+        self.write_if(Some(at), command, actor, reason).await
+    }
+
+    async fn write_if(
+        &mut self,
+        at: Option<u64>,
+        command: &Command,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<Written, WriteError> {
         for _ in 0..TRIES {
             self.refresh().await?;
-            let changes = decide(&self.routes, command)?;
+            let changes = decide(&self.routes, command);
+            if let Some(at) = at
+                && at != self.routes.position
+                && !changes.as_ref().is_ok_and(Vec::is_empty)
+            {
+                return Err(WriteError::Moved { at, now: self.routes.position });
+            }
+            let changes = changes?;
             if changes.is_empty() {
                 return Ok(Written::Unchanged);
             }

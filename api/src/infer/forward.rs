@@ -1,0 +1,155 @@
+//! In the api's process: requests for the synchronous door go on to a live analyzer, over connections that are kept.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use insightforge_schema::catalogue;
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::Link;
+
+use super::MAX_BODY_BYTES;
+use crate::app::App;
+use crate::body;
+use crate::problem::Problem;
+
+/// How old the list of analyzers may be.
+const REFRESH: Duration = Duration::from_secs(2);
+/// For Redis to tell who is alive.
+const LOOK: Duration = Duration::from_secs(2);
+const CONNECT: Duration = Duration::from_secs(1);
+/// From a request sent on to its answer's header; a little longer than the door's own patience.
+const PATIENCE: Duration = Duration::from_secs(35);
+/// The door closes what is silent for five seconds between two requests; none is used while it closes.
+const IDLE: Duration = Duration::from_secs(3);
+
+/// What concerns one connection only (RFC 9110 §7.6.1), and what is said anew.
+const NOT_PASSED_ON: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+];
+
+/// The way to the analyzers' doors.
+pub(crate) struct Forwarder {
+    client: Client<HttpConnector, Full<Bytes>>,
+    link: Link,
+    keys: Keys,
+    known: tokio::sync::Mutex<Option<(Instant, Arc<Vec<String>>)>>,
+    turn: AtomicUsize,
+}
+
+impl Forwarder {
+    pub(crate) fn new(link: &Link, keys: &Keys) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
+        Self { client, link: link.clone(), keys: keys.clone(), known: Default::default(), turn: AtomicUsize::new(0) }
+    }
+
+    /// Asks one analyzer after the other until one can be reached.
+    async fn ask(&self, method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Response, Problem> {
+        let doors = self.doors().await?;
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        for at in 0..doors.len() {
+            let door = &doors[(first + at) % doors.len()];
+            let Some(request) = request(door, method, uri, headers, body) else { continue };
+            match tokio::time::timeout(PATIENCE, self.client.request(request)).await {
+                Ok(Ok(answer)) => return Ok(passed_back(answer.map(Body::new))),
+                // It was never reached: another may be.
+                Ok(Err(error)) if error.is_connect() => {
+                    tracing::warn!(door, %error, "an analyzer's synchronous door cannot be reached");
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(door, %error, "an analyzer's synchronous door broke off");
+                    let detail =
+                        "the analyzer broke off; whether it computed an answer is not known, asking again is safe";
+                    return Err(Problem::new(StatusCode::BAD_GATEWAY, "broken-answer", "No answer", detail));
+                }
+                Err(_) => {
+                    let detail = "the analyzer gave no answer in time";
+                    return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "No answer", detail));
+                }
+            }
+        }
+        self.known.lock().await.take();
+        let detail = "no analyzer serves the synchronous door at the moment; uploads are accepted, or try again";
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-analyzer", "Not available", detail).retry_after(2))
+    }
+
+    /// Where the live analyzers' doors are. While Redis does not answer, the last list counts.
+    async fn doors(&self) -> Result<Arc<Vec<String>>, Problem> {
+        // Who comes while another asks waits for that answer.
+        let mut known = self.known.lock().await;
+        let last = known.as_ref().map(|(_, doors)| doors.clone());
+        if let Some((at, doors)) = known.as_ref()
+            && at.elapsed() < REFRESH
+        {
+            return Ok(doors.clone());
+        }
+        let asked = tokio::time::timeout(LOOK, catalogue::workers(&self.link, &self.keys)).await;
+        let doors = match (asked, last) {
+            (Ok(Ok(workers)), _) => Arc::new(workers.into_iter().filter_map(|worker| worker.infer_addr).collect()),
+            (_, Some(last)) => last,
+            (Ok(Err(error)), None) => return Err(error.into()),
+            (Err(_), None) => return Err(Problem::unavailable("the list of analyzers")),
+        };
+        *known = Some((Instant::now(), doors.clone()));
+        Ok(doors)
+    }
+}
+
+/// The request as `door` gets it; `None` when what the analyzer announced is no address.
+fn request(
+    door: &str,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Option<hyper::Request<Full<Bytes>>> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let uri = Uri::builder().scheme("http").authority(door).path_and_query(path).build().ok()?;
+    let mut request = hyper::Request::new(Full::new(body.clone()));
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = uri;
+    let passed_on = headers.iter().filter(|(name, _)| !NOT_PASSED_ON.contains(name));
+    request.headers_mut().extend(passed_on.map(|(name, value)| (name.clone(), value.clone())));
+    Some(request)
+}
+
+fn passed_back(mut answer: Response) -> Response {
+    *answer.version_mut() = Version::default();
+    for name in NOT_PASSED_ON.iter().filter(|name| **name != header::CONTENT_LENGTH) {
+        answer.headers_mut().remove(name);
+    }
+    answer.headers_mut().remove(HeaderName::from_static("keep-alive"));
+    answer
+}
+
+/// Passes a request on.
+pub(super) async fn pass_on(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let held = body::read(&app.budget, &parts.headers, body, MAX_BODY_BYTES).await?;
+    let mut headers = parts.headers;
+    // Read whole, a body that came in pieces has a length.
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(held.bytes.len()));
+    app.forwarder.ask(&parts.method, &parts.uri, &headers, &held.bytes).await
+}

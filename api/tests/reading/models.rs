@@ -1,0 +1,245 @@
+//! Versions: what is told of them, and how which of them answers is changed.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use insightforge_schema::catalogue::{ModelCard, announce_models};
+use insightforge_schema::registry::event::{Refused, Registered};
+use insightforge_schema::registry::{Command, Registry};
+use serde_json::{Value, json};
+
+use crate::stage::{Asked, Stage, ask, card, on_each_server};
+
+fn registered(version: &str) -> Command {
+    Command::Register(Registered {
+        task_type: "sentiment_analysis".to_owned(),
+        version: version.to_owned(),
+        digest: version.repeat(20),
+        backend: "linear".to_owned(),
+        device: "cpu".to_owned(),
+        folder: format!("models/{version}"),
+        worker: "w".to_owned(),
+    })
+}
+
+/// An analyzer serves these versions and has found one package it cannot serve.
+async fn served(stage: &Stage, versions: &[&str]) {
+    let mut registry = Registry::new(stage.journal.link.clone(), stage.journal.keys.clone());
+    for version in versions {
+        let card = ModelCard { version: (*version).to_owned(), ..card("sentiment_analysis") };
+        announce_models(&stage.journal.link, &stage.journal.keys, &[card]).await.unwrap();
+        registry.write(&registered(version), "analyzer/w", None).await.unwrap();
+    }
+    let refused = Command::Refuse(Refused {
+        task_type: Some("sentiment_analysis".to_owned()),
+        version: Some("v9".to_owned()),
+        folder: "models/v9".to_owned(),
+        reason: "zh.bin is not the file the manifest names".to_owned(),
+        worker: "w".to_owned(),
+    });
+    registry.write(&refused, "analyzer/w", None).await.unwrap();
+}
+
+/// The list as it stands once everything that was written is read.
+async fn list(stage: &Stage) -> Value {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    let mut registry = Registry::new(stage.journal.link.clone(), stage.journal.keys.clone());
+    registry.refresh().await.unwrap();
+    loop {
+        let list = stage.read("/api/models").await;
+        if list["position"] == registry.routes().position {
+            return list;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{list}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+fn sentiment(list: &Value) -> &Value {
+    list["task_types"].as_array().unwrap().iter().find(|it| it["task_type"] == "sentiment_analysis").unwrap()
+}
+
+async fn the_list_tells_who_answers_whom_and_what_was_refused(stage: Stage) {
+    served(&stage, &["v1.0", "v2.0", "v3.0"]).await;
+    for (command, body) in [
+        ("canary", json!({ "version": "v2.0", "share": 0.25 })),
+        ("shadow", json!({ "versions": ["v3.0"] })),
+        ("candidate", json!({ "version": "v2.0" })),
+    ] {
+        assert_eq!(stage.post(&format!("/api/models/sentiment_analysis/{command}"), &body).await.status, 200);
+    }
+    let list = list(&stage).await;
+    let view = sentiment(&list);
+    assert_eq!(
+        (&view["stable"], &view["candidate"], &view["latest"]),
+        (&json!("v1.0"), &json!("v2.0"), &json!("v3.0"))
+    );
+    assert_eq!(view["canary"], json!({ "version": "v2.0", "share": 0.25 }));
+    assert_eq!(view["shadows"], json!(["v3.0"]));
+    let roles: Vec<_> = list["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|it| it["task_type"] == "sentiment_analysis")
+        .map(|it| format!("{} {} {}", it["version"], it["state"], it["roles"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        roles,
+        ["v1.0 registered [stable]", "v2.0 registered [canary,candidate]", "v3.0 registered [latest,shadow]"]
+    );
+    assert_eq!(list["refused"][0]["folder"], "models/v9");
+    assert!(list["refused"][0]["reason"].as_str().unwrap().contains("zh.bin"));
+    let card = stage.read("/api/models/sentiment_analysis/candidate").await;
+    assert_eq!((&card["version"], &card["roles"]), (&json!("v2.0"), &json!(["canary", "candidate"])));
+    stage.end().await;
+}
+
+async fn a_roll_out_is_one_change_however_often_it_is_sent(stage: Stage) {
+    served(&stage, &["v1.0", "v2.0"]).await;
+    let promote = json!({ "version": "v2.0", "reason": "better on tweets" });
+    let first = stage.post("/api/models/sentiment_analysis/promote", &promote).await.json();
+    assert_eq!((&first["changed"], &first["routes"]["stable"]), (&json!(true), &json!("v2.0")));
+    assert_eq!(
+        (&first["events"][0]["event"], &first["events"][0]["reason"]),
+        (&json!("promoted"), &json!("better on tweets"))
+    );
+    let again = stage.post("/api/models/sentiment_analysis/promote", &promote).await.json();
+    assert_eq!((&again["changed"], &again["events"]), (&json!(false), &json!([])));
+    assert_eq!(again["position"], first["position"]);
+    let back = stage.post("/api/models/sentiment_analysis/rollback", &json!({ "reason": "worse" })).await.json();
+    assert_eq!(back["routes"]["stable"], "v1.0");
+    let history = stage.read("/api/models/sentiment_analysis/history").await;
+    let events: Vec<_> = history["events"].as_array().unwrap().iter().map(|it| it["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["rolled_back", "promoted", "refused", "registered", "registered"]);
+    assert_eq!(
+        (&history["events"][1]["actor"], &history["events"][1]["data"]["version"]),
+        (&json!("api"), &json!("v2.0"))
+    );
+    let page = stage.read("/api/models/sentiment_analysis/history?limit=2").await;
+    let next = stage.read(&format!("/api/models/sentiment_analysis/history?limit=9&before={}", page["next"])).await;
+    assert_eq!(next["events"].as_array().unwrap().len(), 3);
+    assert_eq!(next["next"], Value::Null);
+    assert_eq!(stage.get("/api/models/nothing/history").await.status, StatusCode::NOT_FOUND);
+    stage.end().await;
+}
+
+async fn a_decision_made_on_an_older_list_is_a_conflict(stage: Stage) {
+    served(&stage, &["v1.0", "v2.0", "v3.0"]).await;
+    let seen = list(&stage).await["position"].clone();
+    let promote = |version: &str| json!({ "version": version, "position": seen });
+    assert_eq!(stage.post("/api/models/sentiment_analysis/promote", &promote("v2.0")).await.status, 200);
+    let late = stage.post("/api/models/sentiment_analysis/promote", &promote("v3.0")).await;
+    assert_eq!(
+        (late.status, &late.json()["type"]),
+        (StatusCode::CONFLICT, &json!("urn:insightforge:problem:registry-moved"))
+    );
+    // What is so already needs no decision.
+    let same = stage.post("/api/models/sentiment_analysis/promote", &promote("v2.0")).await;
+    assert_eq!((same.status, &same.json()["changed"]), (StatusCode::OK, &json!(false)));
+    stage.end().await;
+}
+
+async fn what_cannot_be_is_refused_with_a_word_for_programs(stage: Stage) {
+    served(&stage, &["v1.0", "v2.0", "v3.0"]).await;
+    for (command, body, status, part) in [
+        ("promote", json!({}), 422, "version: is missing"),
+        ("promote", json!({ "version": 5 }), 422, "version: must be a string"),
+        ("promote", json!({ "version": "v9" }), 422, "has no version"),
+        ("promote", json!({ "version": "stable" }), 422, "has no version"),
+        (
+            "promote",
+            json!({ "version": "v2.0", "share": 1, "x": 1 }),
+            422,
+            "share: is not a field of this request; x: is not",
+        ),
+        ("promote", json!({ "version": "v2.0", "position": -1 }), 422, "position: must be"),
+        ("promote", json!({ "version": "v2.0", "reason": "r".repeat(501) }), 422, "reason: must be a string of 500"),
+        ("canary", json!({ "version": "v2.0" }), 422, "share: is missing"),
+        ("canary", json!({ "version": "v2.0", "share": 1.5 }), 422, "share: must be a number from"),
+        ("canary", json!({ "version": "v2.0", "share": 0.00001 }), 422, "share: must be a number from"),
+        ("canary", json!({ "version": "v2.0", "share": -0.1 }), 422, "share: must be a number from"),
+        ("canary", json!({ "version": "v2.0", "share": "half" }), 422, "share: must be a number from"),
+        ("canary", json!({ "version": "v1.0", "share": 0.5 }), 409, "is the stable version"),
+        ("shadow", json!({ "versions": "v2.0" }), 422, "versions: must be a list"),
+        ("shadow", json!({ "versions": vec!["v2.0"; 65] }), 422, "versions: must be a list"),
+        ("shadow", json!({ "versions": ["a", "b", "c", "d", "e"] }), 422, "versions: 5 shadows"),
+        ("retire", json!({ "version": "v1.0" }), 409, "promote another one first"),
+        ("rollback", json!({}), 409, "no earlier stable version"),
+        ("rollback", json!([]), 400, "the body is no JSON object"),
+    ] {
+        let answer = stage.post(&format!("/api/models/sentiment_analysis/{command}"), &body).await;
+        assert_eq!(answer.status, status, "{command} {body}: {}", answer.text);
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(part), "{detail:?} says {part:?}");
+    }
+    let unknown = stage.post("/api/models/nothing/promote", &json!({ "version": "v1" })).await;
+    assert_eq!((unknown.status, &unknown.json()["code"]), (StatusCode::NOT_FOUND, &json!("unknown_task_type")));
+    let retire = json!({ "version": "v3.0" });
+    assert_eq!(stage.post("/api/models/sentiment_analysis/retire", &retire).await.status, 200);
+    let retired = stage.post("/api/models/sentiment_analysis/promote", &retire).await;
+    assert_eq!((retired.status, &retired.json()["code"]), (StatusCode::CONFLICT, &json!("model_version_retired")));
+    stage.end().await;
+}
+
+async fn changes_are_served_only_where_nobody_from_outside_comes(stage: Stage) {
+    served(&stage, &["v1.0", "v2.0"]).await;
+    let path = "/api/models/sentiment_analysis/promote";
+    let promote = async |router: &Router| {
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        ask(router, request.body(Body::from("{\"version\":\"v2.0\"}")).unwrap()).await.status
+    };
+    let (outside, inside) = stage.behind_an_internal_listener().await;
+    assert!(matches!(promote(&outside).await, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED));
+    assert_eq!(promote(&inside).await, 200);
+    stage.end().await;
+}
+
+async fn shadows_are_compared_with_the_answers(stage: Stage) {
+    let tasks: Vec<Asked> =
+        (0..4).map(|at| Asked::new("sentiment_analysis", &format!("{{\"text\":\"{at}\"}}"))).collect();
+    stage.journal.submit_all(&tasks).await;
+    for (at, task) in tasks.iter().enumerate() {
+        stage.journal.complete(task, "{\"sentiment\":\"Positive\"}").await;
+        let result =
+            (at < 3).then_some(if at < 2 { "{\"sentiment\":\"Positive\"}" } else { "{\"sentiment\":\"Negative\"}" });
+        stage.journal.shadow(task, "v2.0", result, at < 2).await;
+    }
+    stage.fold().await;
+    let compared = stage.read("/api/models/sentiment_analysis/shadow").await;
+    let figures = &compared["versions"][0];
+    for (member, value) in [
+        ("version", json!("v2.0")),
+        ("answered_by", json!("v1.0")),
+        ("compared", json!(4)),
+        ("agreed", json!(2)),
+        ("failed", json!(1)),
+        ("mean_us", json!(200.0)),
+    ] {
+        assert_eq!(figures[member], value, "{member}");
+    }
+    let disagreements = compared["disagreements"].as_array().unwrap();
+    assert_eq!(disagreements.len(), 2);
+    let other = disagreements.iter().find(|it| it["task_id"] == tasks[2].task.to_string()).unwrap();
+    assert_eq!(
+        (&other["answer"]["sentiment"], &other["shadow"]["sentiment"]),
+        (&json!("Positive"), &json!("Negative"))
+    );
+    for (query, versions) in [("version=v2.0", 1), ("version=v3.0", 0), ("from=2000-01-01", 1), ("to=2000-01-01", 0)] {
+        let compared = stage.read(&format!("/api/models/sentiment_analysis/shadow?{query}")).await;
+        assert_eq!(compared["versions"].as_array().unwrap().len(), versions, "{query}");
+    }
+    assert_eq!(
+        stage.get("/api/models/sentiment_analysis/shadow?limit=0&x=1").await.status,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+    stage.end().await;
+}
+
+on_each_server!(
+    the_list_tells_who_answers_whom_and_what_was_refused,
+    a_roll_out_is_one_change_however_often_it_is_sent,
+    a_decision_made_on_an_older_list_is_a_conflict,
+    what_cannot_be_is_refused_with_a_word_for_programs,
+    changes_are_served_only_where_nobody_from_outside_comes,
+    shadows_are_compared_with_the_answers,
+);
