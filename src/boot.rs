@@ -122,6 +122,9 @@ pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 /// Bucket bounds in seconds: HTTP and database steps, and whole lives of tasks.
 const STEP_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const LIFE_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
+/// Answers of small models are counted in microseconds.
+const INFER_SECONDS: &[f64] =
+    &[0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
 const SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
 
 /// Installs the recorder; the role describes its metrics afterwards.
@@ -129,6 +132,7 @@ pub(crate) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full("if_end_to_end_seconds".to_owned()), LIFE_SECONDS)?
         .set_buckets_for_metric(Matcher::Full("if_queue_wait_seconds".to_owned()), LIFE_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("if_infer_duration_seconds".to_owned()), INFER_SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STEP_SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), SIZES)?
         .install_recorder()?;

@@ -5,14 +5,25 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use insightforge_analyzer::{Config, Deps, Pattern};
+use insightforge_api::infer;
+use insightforge_api::serve::Listener;
 use insightforge_inference::{OpenOptions, Opener, Store, StoreOptions};
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::Link;
+use insightforge_schema::registry::{Registry, follow};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use super::{check_journal, process_name};
+use super::{check_journal, host_name, process_name};
 use crate::boot::{self, Ready, RoleArgs};
 use crate::config::RedisArgs;
+
+/// Between two looks of the synchronous door at the routes.
+const ROUTES_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub(crate) struct AnalyzerArgs {
@@ -23,6 +34,13 @@ pub(crate) struct AnalyzerArgs {
     /// Serves /metrics, /livez and /readyz
     #[arg(long, env = "INSIGHTFORGE_METRICS_ADDR", default_value = "127.0.0.1:9465")]
     metrics_addr: SocketAddr,
+    /// Serves the synchronous door (`/api/infer`, `/v2/…`), to which the api passes requests on; without it there is none
+    /// here
+    #[arg(long, env = "INSIGHTFORGE_INFER_ADDR")]
+    infer_addr: Option<SocketAddr>,
+    /// How the api reaches that door, `host:port`; where it listens, or this host's name, unless given
+    #[arg(long, env = "INSIGHTFORGE_INFER_ADVERTISE", requires = "infer_addr")]
+    infer_advertise: Option<String>,
     /// Tasks of one type in flight at once
     #[arg(long, env = "INSIGHTFORGE_MAX_IN_FLIGHT", default_value_t = 256)]
     max_in_flight: usize,
@@ -66,13 +84,21 @@ pub(crate) struct AnalyzerArgs {
 pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
     args.role.start_logging()?;
     args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
+    if let Some(addr) = args.infer_addr {
+        args.role.check_listener("INSIGHTFORGE_INFER_ADDR", addr)?;
+    }
     let shutdown = boot::shutdown_on_signal()?;
     let (link, keys) = (args.redis.link()?, args.redis.keys());
     let partitions = check_journal(&args.redis, &link).await?;
     let metrics = boot::start_metrics()?;
     insightforge_analyzer::describe_metrics();
+    infer::describe_metrics();
 
     let store = store(&args)?;
+    let listener = match args.infer_addr {
+        Some(addr) => Some(Listener::bind(addr).await.context("INSIGHTFORGE_INFER_ADDR")?),
+        None => None,
+    };
     let config = Config {
         partitions,
         worker_name: process_name()?,
@@ -83,14 +109,45 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
         backoff_base_ms: args.backoff_base_ms,
         backoff_cap_ms: args.backoff_cap_ms,
         serve: patterns(&args.serve)?,
-        infer_addr: None,
+        infer_addr: listener.as_ref().map(|listener| advertised(&args, listener.addr())).transpose()?,
         drain_ms: args.drain_ms,
     };
     let ready = Ready::default();
     boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
     ready.set(true);
-    insightforge_analyzer::run(config, Deps { link, keys, store }, shutdown).await?;
+    let closing = shutdown.child_token();
+    let door = listener.map(|listener| tokio::spawn(door(listener, &link, &keys, &store, closing.clone())));
+    let outcome = insightforge_analyzer::run(config, Deps { link, keys, store }, shutdown).await;
+    closing.cancel();
+    if let Some(door) = door {
+        door.await.context("the synchronous door")?;
+    }
+    outcome?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The synchronous door, with routes of its own: what an operator changes holds there within a second too.
+fn door(
+    listener: Listener,
+    link: &Link,
+    keys: &Keys,
+    store: &Arc<Store>,
+    shutdown: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    tracing::info!(addr = %listener.addr(), "listening for questions");
+    let (sender, routes) = watch::channel(Arc::default());
+    tokio::spawn(follow(Registry::new(link.clone(), keys.clone()), ROUTES_EVERY, sender));
+    let deps = infer::Deps { store: store.clone(), routes, version: env!("CARGO_PKG_VERSION") };
+    infer::serve(listener, deps, shutdown)
+}
+
+/// How the api reaches the door: an address that stands for all of this host's says nothing to others.
+fn advertised(args: &AnalyzerArgs, addr: SocketAddr) -> anyhow::Result<String> {
+    match &args.infer_advertise {
+        Some(given) => Ok(given.clone()),
+        None if addr.ip().is_unspecified() => Ok(format!("{}:{}", host_name()?, addr.port())),
+        None => Ok(addr.to_string()),
+    }
 }
 
 /// The models: those of the program and those in the operator's folders.

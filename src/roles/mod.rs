@@ -45,11 +45,16 @@ fn tell(findings: Vec<Finding>) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn host_name() -> anyhow::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("reading the host's name")?;
+    Ok(name.trim().to_owned())
+}
+
 /// Unique for every start of a process and readable in events: `<host>-<pid>-<random>`.
 fn process_name() -> anyhow::Result<String> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").context("reading the host's name")?;
+    let host = host_name()?;
     // 64 bytes at most, by the kernel; cut so that the whole stays within what a consumer's name may have.
-    let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
     Ok(format!("{host}-{}-{:08x}", std::process::id(), rand::random::<u32>()))
 }
 
