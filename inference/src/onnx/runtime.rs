@@ -190,7 +190,7 @@ fn port(outlet: &Outlet) -> (Port, TensorElementType) {
                 TensorElementType::String => Kind::Text,
                 other => Kind::Other(other.to_string()),
             };
-            (kind, *ty, Some(shape.iter().map(|length| usize::try_from(*length).ok()).collect()))
+            (kind, *ty, Some(shape.iter().map(|length| usize::try_from(*length).ok().filter(|it| *it > 0)).collect()))
         }
         other => (Kind::Other(other.to_string()), TensorElementType::Float32, None),
     };

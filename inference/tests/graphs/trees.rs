@@ -101,6 +101,54 @@ fn a_tree_file_broken_anywhere_is_refused_or_answers_and_never_panics_or_loops()
     }
 }
 
+/// Every output a file has, of estimators and pipelines of many kinds (`fixtures/scikit`).
+#[test]
+fn every_kind_of_scikit_learn_model_gives_every_output_as_onnx_runtime_does() {
+    let expected = expected("scikit");
+    let mut compared = 0;
+    for (name, expected) in expected.as_object().unwrap() {
+        let inputs = expected["inputs"].as_object().unwrap();
+        let file = format!("{}/tests/fixtures/scikit/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
+        let content = std::fs::read(file).unwrap();
+        let read: String = inputs
+            .keys()
+            .map(|input| format!("[[trees.input]]\nname = '{input}'\nfrom = '/{input}'\nmissing = nan\n"))
+            .collect();
+        for (output, wanted) in expected["outputs"].as_object().unwrap() {
+            if name.starts_with("perceptron") && output == "label" {
+                continue;
+            }
+            let section = format!(
+                "[trees]\nfile = 'model.onnx'\noutput = '{output}'\n{read}[trees.postprocess]\nkind = 'tensors'"
+            );
+            let loaded = Draft::new("none", &section).file("model.onnx", &content).loaded("trees");
+            for (row, wanted) in wanted.as_array().unwrap().iter().enumerate() {
+                let document: serde_json::Map<String, Value> =
+                    inputs.iter().map(|(input, rows)| (input.clone(), rows[row].clone())).collect();
+                let answer = ask(&loaded, &Value::Object(document));
+                let got = &answer["outputs"][0]["data"];
+                let what = format!("{name} {output} {row}");
+                if wanted.is_string() || got[0].is_string() {
+                    assert_eq!(got[0], *wanted, "{what}");
+                } else {
+                    assert_close(&numbers(got), &numbers(wanted), TOLERANCE, &what);
+                }
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 300, "{compared}");
+}
+
+#[test]
+fn an_output_that_needs_another_operator_is_refused_while_the_others_are_served() {
+    let content =
+        std::fs::read(format!("{}/tests/fixtures/scikit/perceptron.onnx", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let reason =
+        Draft::new("none", &section("label", "kind = 'tensors'")).file("model.onnx", &content).refusal("trees");
+    assert!(reason.contains("ArgMax"), "{reason}");
+}
+
 /// Without quotation marks.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)

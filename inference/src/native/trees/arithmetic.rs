@@ -24,8 +24,12 @@ pub(super) enum Plain {
     Concat {
         axis: i64,
     },
-    /// Columns by number: the second input.
+    /// Columns by number: the second input. `ArrayFeatureExtractor`, which always answers a table.
     Columns,
+    /// The same by `Gather`, which answers a list for a single number.
+    Gather {
+        axis: i64,
+    },
     Reshape,
     /// To rows: every dimension from `axis` on is one.
     Flatten {
@@ -78,7 +82,16 @@ impl Operator for Plain {
                 values.chunks_exact_mut(width).for_each(|row| softmax(row, false));
                 shaped(first.shape.clone(), TensorData::F32(values))
             }
-            Self::MatMul => product(first, input(inputs, 1)?, false, 1.0)?,
+            Self::MatMul => match input(inputs, 1)? {
+                // A list stands for a table of one column, and the answer is a list again.
+                list if list.shape.len() == 1 => {
+                    let column = shaped(vec![list.shape[0], 1], list.data.clone());
+                    let mut answer = product(first, &column, false, 1.0)?;
+                    answer.shape.truncate(1);
+                    answer
+                }
+                table => product(first, table, false, 1.0)?,
+            },
             Self::Gemm { transposed, alpha, beta } => {
                 let product = product(first, input(inputs, 1)?, *transposed, *alpha)?;
                 match inputs.get(2) {
@@ -91,6 +104,19 @@ impl Operator for Plain {
             }
             Self::Concat { axis } => concat(inputs, *axis)?,
             Self::Columns => columns(first, input(inputs, 1)?)?,
+            Self::Gather { axis } => {
+                if first.shape.len() != 2 || !(*axis == 1 || *axis == -1) {
+                    return Err("only columns of a table can be gathered".to_owned());
+                }
+                let wanted = input(inputs, 1)?;
+                let mut table = columns(first, wanted)?;
+                match wanted.shape.len() {
+                    0 => table.shape.truncate(1),
+                    1 => {}
+                    _ => return Err("columns are gathered by a list".to_owned()),
+                }
+                table
+            }
             Self::Reshape => reshape(first, input(inputs, 1)?)?,
             Self::Flatten { axis } => {
                 let axis = usize::try_from(*axis).ok().filter(|axis| *axis <= first.shape.len());

@@ -278,6 +278,7 @@ fn operator(node: &Node) -> Result<Box<dyn Operator>, String> {
         ("" | "ai.onnx", "MatMul") => Ok(boxed(Plain::MatMul)),
         ("" | "ai.onnx", "Gemm") => Plain::gemm(attributes).map(boxed),
         ("" | "ai.onnx", "Concat") => Ok(boxed(Plain::Concat { axis: attributes.int("axis", 1) })),
+        ("" | "ai.onnx", "Gather") => Ok(boxed(Plain::Gather { axis: attributes.int("axis", 0) })),
         ("" | "ai.onnx", "Reshape") => Ok(boxed(Plain::Reshape)),
         ("" | "ai.onnx", "Flatten") => Ok(boxed(Plain::Flatten { axis: attributes.int("axis", 1) })),
         (domain, name) => Err(format!("the operator {name} of {domain:?} is not among those of this backend")),
