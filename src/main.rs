@@ -7,12 +7,14 @@ mod bench;
 mod boot;
 mod config;
 mod doctor;
+mod evaluate;
 mod healthcheck;
 mod migrate;
 mod models;
 mod rebuild;
 mod replay;
 mod roles;
+mod train;
 mod verify;
 
 use std::num::NonZeroUsize;
@@ -53,6 +55,10 @@ enum Command {
     Doctor(doctor::Args),
     /// Measure a running system and audit that nothing was lost
     Bench(bench::Args),
+    /// Make a model package from labelled data
+    Train(train::Args),
+    /// Measure a model package on data with known answers
+    Evaluate(evaluate::Args),
     /// Exit 0 when a health URL answers 2xx (for container health checks)
     Healthcheck(healthcheck::Args),
 }
@@ -82,6 +88,8 @@ fn main() -> std::process::ExitCode {
             Command::Verify(args) => verify::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Train(args) => train::run(args).await,
+            Command::Evaluate(args) => evaluate::run(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
         }
     })

@@ -10,6 +10,8 @@
 //! 4. [`batch`] – inputs of many callers wait, and are answered together.
 //! 5. [`store`] – all versions a process serves, loaded and unloaded while it runs: what callers use.
 //!
+//! [`train`] makes the files of native models, and measures them.
+//!
 //! What is absent on purpose: nothing here reads the environment or opens a listener.
 
 pub mod batch;
@@ -22,6 +24,7 @@ pub mod open;
 pub mod package;
 pub mod store;
 pub mod text;
+pub mod train;
 
 pub use loaded::Loaded;
 pub use manifest::Manifest;

@@ -7,6 +7,7 @@ use crate::loaded::Loaded;
 use crate::manifest::{Backend, ManifestError};
 use crate::model::Model;
 use crate::native::linear::Linear;
+use crate::native::tagger::TaggerModel;
 use crate::package::{Package, PackageError};
 
 /// What a process offers to the models it opens.
@@ -50,7 +51,7 @@ pub fn open(package: Arc<Package>, options: &OpenOptions) -> Result<Loaded, Open
 pub(crate) fn model(package: &Package, options: &OpenOptions) -> Result<Box<dyn Model>, OpenError> {
     match package.manifest.runtime.backend {
         Backend::Linear => Ok(Box::new(Linear::open(package)?)),
-        backend @ Backend::Tagger => Err(OpenError::NotBuilt(backend)),
+        Backend::Tagger => Ok(Box::new(TaggerModel::open(package)?)),
         Backend::Trees => crate::native::trees::open(package),
         #[cfg(feature = "onnx")]
         Backend::Onnx => crate::onnx::open_embedded(package),

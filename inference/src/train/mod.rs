@@ -1,0 +1,3 @@
+//! Making models from labelled data.
+
+pub mod tagger;
