@@ -15,6 +15,7 @@
 //! What is absent on purpose: nothing here reads the environment or opens a listener.
 
 pub mod batch;
+pub mod evaluate;
 pub mod loaded;
 pub mod manifest;
 pub mod model;

@@ -163,6 +163,10 @@ fn grams(kind: u64, part: &[char], fewest: usize, most: usize, sink: &mut Sink) 
 fn sign(part: &[char], run: &mut Run, sink: &mut Sink) {
     let (mut sum, mut last, mut times) = (SIGN, '\0', 0);
     for &c in part {
+        if !c.is_ascii() {
+            // An emoji says the same alone and among others.
+            sink.put(mix(EMOJI, u64::from(u32::from(c))));
+        }
         times = if c == last { times + 1 } else { 0 };
         last = c;
         if times < 4 {
@@ -197,6 +201,7 @@ const NEGATED: u64 = 8;
 const HAN: u64 = 11;
 const TUPLE: u64 = 13;
 const HAN_NEGATED: u64 = 17;
+const EMOJI: u64 = 19;
 
 fn hash(kind: u64, part: &[char]) -> u64 {
     part.iter().fold(kind, |sum, c| mix(sum, u64::from(u32::from(*c))))
