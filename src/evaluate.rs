@@ -1,5 +1,7 @@
 //! `insightforge evaluate`: how good a package is, on sets with known answers.
 
+mod labels;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Model {
+    /// One label a text, such as sentiment and intents: accuracy, F1, calibration
+    Labels(labels::Args),
     /// Names of persons, places and organisations: F1 of exact span and type
     Ner(Ner),
 }
@@ -51,6 +55,7 @@ enum Between {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.model {
+        Model::Labels(args) => labels::run(args).await,
         Model::Ner(args) => ner(&args),
     }
 }

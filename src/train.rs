@@ -1,5 +1,7 @@
 //! `insightforge train`: a model package from labelled data, the same from the same data and seed.
 
+mod labels;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -17,6 +19,10 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Model {
+    /// Positive, Negative or Neutral, of Chinese and English texts
+    Sentiment(labels::Args),
+    /// Any labels, such as intents; the label `oos` stands for texts that belong to none of the others
+    Classification(labels::Args),
     /// Names of persons, places and organisations, Chinese and English
     Ner(Ner),
 }
@@ -35,6 +41,8 @@ struct Ner {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.model {
+        Model::Sentiment(args) => labels::sentiment(args).await,
+        Model::Classification(args) => labels::classification(args).await,
         Model::Ner(args) => ner(&args),
     }
 }
