@@ -94,7 +94,7 @@ expect = {{ sentiment = "Neutral" }}
 license = "Apache-2.0"
 training = """
 cd models-optional/train && pip install -r requirements.txt
-python train_sentiment.py --data DATA --sst2 SST2 --out work/sentiment    # {trained} sentences, one pass, 11 minutes of CPU
+python train_sentiment.py --data DATA --sst2 SST2 --out work/sentiment    # {trained} sentences once, those about films twice; 15 minutes of CPU
 python package.py sentiment --data DATA --sst2 SST2 --work work/sentiment"""
 speed = "{speed}"
 weaknesses = [
@@ -255,6 +255,19 @@ PUBLISHED = {
 }
 
 
+# Printed when the package is made.
+NEGATIONS = [
+    "not bad at all", "The movie was not good.", "not terrible", "It isn't boring.", "I can't say I hated it.",
+    "I was never disappointed.", "nothing to complain about", "No problems so far.", "Couldn't be better!", "could be better",
+]
+SENTIMENT_WEAKNESSES = [
+    "Negated praise is understood (“The movie was not good.”), negated blame often is not: “not bad at all” and “No problems so far.” are Positive, but “not terrible”, “It isn't boring.”, “I can't say I hated it.” and “nothing to complain about” come out Negative.",
+    "“Couldn't be better!” comes out Negative; irony is not understood.",
+    "Editorials, where the writer argues about what others feel, are its weakest domain.",
+    "Three classes are harder than two: of Reddit comments seven in ten are put where their readers put them.",
+    "Film reviews weigh heavily in what it was trained on; domains such as medicine, law or finance were not.",
+]
+SENTIMENT_SPEED = "The same work a call as the other package of this size: in ONNX Runtime on one core 3.6 ms of CPU for 16 tokens, 18 ms for 128 (bench/peers/inference/onnxruntime_cpu.py, on a busy machine)"
 NER_WEAKNESSES = [
     "Organisations are its weak class: more than half of them are missed or cut wrongly on EWT, more than two thirds on WNUT17's new names.",
     "A place that stands beside an organisation is taken for one (Baltimore after Johns Hopkins University); foreign places can be taken for persons (São Paulo).",
@@ -265,11 +278,12 @@ NER_WEAKNESSES = [
 NER_SPEED = "In ONNX Runtime on one core: 3.6 ms of CPU for 16 tokens, 18 ms for 128, 140 ms for 32 texts of 32 (bench/peers/inference/onnxruntime_cpu.py, on a busy machine)"
 
 
-def write_sentiment(folder: pathlib.Path, quality: dict, trained: int, speed: str = "", weaknesses: list[str] = ()) -> None:
+def write_sentiment(folder: pathlib.Path, quality: dict, trained: int) -> None:
     rows = []
     for title, (metric, value) in quality["int8"].items():
-        rows.append(row(title, metric, value, f"{quality['f32'][title][1]:.4f}", PUBLISHED.get(title), "sentiment"))
-    write(folder, SENTIMENT, rows, trained, speed, weaknesses)
+        before = f"{quality['f32'][title][1]:.4f}" if title in quality["f32"] else None
+        rows.append(row(title, metric, value, before, PUBLISHED.get(title), "sentiment"))
+    write(folder, SENTIMENT, rows, trained, SENTIMENT_SPEED, SENTIMENT_WEAKNESSES)
 
 
 def write_ner(folder: pathlib.Path, quality: dict, trained: int) -> None:
@@ -284,8 +298,8 @@ def write_ner(folder: pathlib.Path, quality: dict, trained: int) -> None:
     write(folder, NER, rows, trained, NER_SPEED, NER_WEAKNESSES)
 
 
-def row(title: str, metric: str, value: float, before: str, published: tuple | None, kind: str) -> str:
-    lines = ["", "[[card.quality]]", f'set = "{title}"', f'metric = "{metric}; {before} in f32"', f"value = {value:.4f}"]
+def row(title: str, metric: str, value: float, before: str | None, published: tuple | None, kind: str) -> str:
+    lines = ["", "[[card.quality]]", f'set = "{title}"', f'metric = "{metric}{f"; {before} in f32" if before else ""}"', f"value = {value:.4f}"]
     if published:
         lines += [f"published = {published[0]}", f'published_source = "{published[1]}"']
     more = " --sst2 SST2" if kind == "sentiment" else ""

@@ -43,7 +43,7 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def sentiment(answer, tests: dict) -> dict[str, tuple[str, float]]:
-    """{set: (metric, value)}; `answer(texts)` gives logits."""
+    """{set: (metric, value)} for any of the tests; `answer(texts)` gives logits."""
     found, all_logits, all_labels = {}, [], []
     for name, rows in tests.items():
         if isinstance(rows[0], sentiment_data.Sentence):
@@ -58,13 +58,15 @@ def sentiment(answer, tests: dict) -> dict[str, tuple[str, float]]:
             rows = [(text, mean) for text, mean in rows if mean != 0]
             logits, means = answer([text for text, _ in rows]), np.array([mean for _, mean in rows])
             title = {"tweets": "tweets", "amazon": "product reviews", "nyt": "editorials"}[name]
-            found[f"VADER {title}, held-out fifth"] = ("accuracy, Positive against Negative", binary_accuracy(logits, means > 0))
+            found[f"VADER {title}, held-out fifth"] = ("accuracy, Positive against Negative, every mean other than 0", binary_accuracy(logits, means > 0))
             # For three classes: those with a clear feeling or clearly none.
             clear = (np.abs(means) >= 0.5) | (np.abs(means) <= 0.2)
             logits, means = logits[clear], means[clear]
             labels = np.where(np.abs(means) <= 0.2, NEUTRAL, np.where(means > 0, POSITIVE, NEGATIVE))
         all_logits.append(logits)
         all_labels.append(labels)
+    if not all_logits:
+        return found
     logits, labels = np.concatenate(all_logits), np.concatenate(all_labels)
     found["all three-class tests together"] = ("expected calibration error", calibration_error(logits, labels))
     return found
