@@ -29,7 +29,7 @@ pub fn card(served: &Served, routes: &Routes) -> ModelCard {
 #[must_use]
 pub fn built_in() -> Vec<ModelCard> {
     let packages = insightforge_inference::store::built_in().into_iter().flatten();
-    packages.filter_map(|package| of_package(&package).ok()).chain(crate::model::cards()).collect()
+    packages.filter_map(|package| of_package(&package).ok()).collect()
 }
 
 fn of_package(package: &Package) -> Result<ModelCard, PackageError> {

@@ -26,7 +26,6 @@ pub mod end;
 pub mod follow;
 pub mod judge;
 pub mod lease;
-pub mod model;
 pub mod move_due;
 pub mod packages;
 pub mod presence;

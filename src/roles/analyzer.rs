@@ -157,15 +157,13 @@ fn store(args: &AnalyzerArgs) -> anyhow::Result<Arc<Store>> {
         ensure!(folder.is_dir(), "INSIGHTFORGE_MODELS: there is no folder {}", folder.display());
     }
     ensure!(args.models_memory_mb > 0, "INSIGHTFORGE_MODELS_MEMORY_MB is 0: no model could ever be loaded");
-    let store = Store::new(StoreOptions {
+    Ok(Store::new(StoreOptions {
         built_in: true,
         folders,
         open: Arc::new(Opener { options: OpenOptions { onnxruntime: args.onnxruntime.clone() } }),
         memory_bytes: args.models_memory_mb.saturating_mul(1 << 20),
         compute: args.inference_threads.unwrap_or_else(boot::cores).get(),
-    });
-    insightforge_analyzer::model::serve(&store).context("serving the models of word lists")?;
-    Ok(store)
+    }))
 }
 
 fn patterns(text: &str) -> anyhow::Result<Vec<Pattern>> {
