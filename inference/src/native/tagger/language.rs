@@ -6,7 +6,7 @@ use super::label::{LABELS, Span, labels_of, spans_of};
 use super::lattice::{Scores, Steps, Sums, best};
 use super::lexicon::Lexicon;
 use super::token::Token;
-use super::weights::{Pressed, Tally, Weights};
+use super::weights::{Pressed, Weights};
 use super::{chinese, english};
 
 /// Which features a file's weights belong to.
@@ -82,10 +82,7 @@ impl Tagger {
         let scores: Vec<Scores> = features
             .tokens()
             .map(|token| {
-                let mut tally: Tally = [0; 16];
-                for &hash in token {
-                    self.weights.add(hash, &mut tally);
-                }
+                let tally = self.weights.tally(token);
                 std::array::from_fn(|l| tally[l] as f32 * unit)
             })
             .collect();

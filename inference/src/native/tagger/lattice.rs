@@ -11,6 +11,8 @@ pub(crate) type Scores = [f32; LABELS];
 pub(crate) struct Steps {
     /// `[after][before]`, so that the labels before one are side by side.
     weight: [Scores; LABELS],
+    /// The same, exponentiated; nothing for forbidden pairs.
+    factor: [Scores; LABELS],
     /// The labels that may stand before each, to skip what cannot be.
     before: [([u8; LABELS], usize); LABELS],
 }
@@ -18,11 +20,16 @@ pub(crate) struct Steps {
 impl Steps {
     /// `weight[before][after]`; what is said of forbidden pairs is not looked at.
     pub(crate) fn new(weight: &[Scores; LABELS]) -> Self {
-        let mut steps = Self { weight: [[f32::NEG_INFINITY; LABELS]; LABELS], before: [([0; LABELS], 0); LABELS] };
+        let mut steps = Self {
+            weight: [[f32::NEG_INFINITY; LABELS]; LABELS],
+            factor: [[0.0; LABELS]; LABELS],
+            before: [([0; LABELS], 0); LABELS],
+        };
         for (before, row) in weight.iter().enumerate() {
             for (after, &weight) in row.iter().enumerate() {
                 if may_follow(before as Label, after as Label) {
                     steps.weight[after][before] = weight;
+                    steps.factor[after][before] = exp(weight);
                     let (list, count) = &mut steps.before[after];
                     list[*count] = before as u8;
                     *count += 1;
@@ -100,7 +107,6 @@ pub(crate) struct Sums {
 
 impl Sums {
     pub(crate) fn new(scores: &[Scores], steps: &Steps) -> Self {
-        let step = steps.weight.map(|row| row.map(exp));
         let factor: Vec<Scores> = scores
             .iter()
             .map(|row| {
@@ -113,7 +119,7 @@ impl Sums {
             backward: vec![[0.0; LABELS]; scores.len()],
             factor,
             scale: vec![1.0; scores.len()],
-            step,
+            step: steps.factor,
         };
         sums.go_forward(steps);
         sums.go_backward(steps);

@@ -15,6 +15,8 @@ use super::lattice::Scores;
 struct Row([i8; WIDTH]);
 
 const WIDTH: usize = 16;
+/// About as many features as a token has.
+const AT_ONCE: usize = 96;
 const EMPTY: Row = Row([0; WIDTH]);
 
 /// A token's scores while they add up: steps of [`Weights::unit`], and lanes that nobody reads.
@@ -45,27 +47,42 @@ impl Weights {
         self.count
     }
 
-    /// Adds a feature's weights to a token's tally.
-    #[inline]
-    pub(crate) fn add(&self, hash: u64, tally: &mut Tally) {
-        let key = short(hash);
-        let check = check(key);
-        let mask = self.rows.len() - 1;
-        let mut at = key as usize & mask;
-        loop {
-            let row = &self.rows[at];
-            let found = row.check();
-            if found == check {
-                for (sum, &q) in tally.iter_mut().zip(&row.0) {
-                    let q = i16::from(q);
-                    *sum += i32::from(q * q.abs());
+    /// The weights of a token's features, added up. First all rows are fetched, then all are judged: memory answers many
+    /// requests at once, but only those that no guess at an answer stands before.
+    pub(crate) fn tally(&self, hashes: &[u64]) -> Tally {
+        let mut tally = [0; WIDTH];
+        let mut checks = [0; AT_ONCE];
+        for hashes in hashes.chunks(AT_ONCE) {
+            for (check, &hash) in checks.iter_mut().zip(hashes) {
+                *check = self.rows[self.place(hash)].check();
+            }
+            for (&found, &hash) in checks.iter().zip(hashes) {
+                if found == check(short(hash)) {
+                    add(&mut tally, &self.rows[self.place(hash)]);
+                } else if found != 0 {
+                    self.search(hash, &mut tally);
                 }
-                return;
             }
-            if found == 0 {
-                return;
+        }
+        tally
+    }
+
+    /// Where a feature's row is, unless another has its place.
+    #[inline]
+    fn place(&self, hash: u64) -> usize {
+        short(hash) as usize & (self.rows.len() - 1)
+    }
+
+    /// Looks for a row behind its place.
+    fn search(&self, hash: u64, tally: &mut Tally) {
+        let (check, mask) = (check(short(hash)), self.rows.len() - 1);
+        let mut at = (self.place(hash) + 1) & mask;
+        loop {
+            match self.rows[at].check() {
+                0 => return,
+                found if found == check => return add(tally, &self.rows[at]),
+                _ => at = (at + 1) & mask,
             }
-            at = (at + 1) & mask;
         }
     }
 
@@ -140,6 +157,14 @@ impl Row {
 
     fn check(&self) -> u32 {
         u32::from_le_bytes([self.0[13] as u8, self.0[14] as u8, self.0[15] as u8, 0])
+    }
+}
+
+#[inline]
+fn add(tally: &mut Tally, row: &Row) {
+    for (sum, &q) in tally.iter_mut().zip(&row.0) {
+        let q = i16::from(q);
+        *sum += i32::from(q * q.abs());
     }
 }
 
