@@ -10,6 +10,7 @@ mod doctor;
 mod evaluate;
 mod healthcheck;
 mod migrate;
+mod model_host;
 mod models;
 mod rebuild;
 mod replay;
@@ -61,6 +62,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Exit 0 when a health URL answers 2xx (for container health checks)
     Healthcheck(healthcheck::Args),
+    #[command(hide = true)]
+    ModelHost(model_host::Args),
 }
 
 impl Command {
@@ -69,6 +72,7 @@ impl Command {
             Self::Api(args) => args.role.worker_threads(),
             Self::Analyzer(args) => args.role.worker_threads(),
             Self::Projector(args) => args.role.worker_threads(),
+            Self::ModelHost(_) => NonZeroUsize::MIN,
             _ => boot::cores(),
         }
     }
@@ -91,6 +95,7 @@ fn main() -> std::process::ExitCode {
             Command::Train(args) => train::run(args).await,
             Command::Evaluate(args) => evaluate::run(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
+            Command::ModelHost(args) => model_host::run(args),
         }
     })
 }

@@ -81,7 +81,7 @@ fn load(package: &Path, backend: &str, onnxruntime: Option<PathBuf>) -> Result<L
     runtime.insert("instances".to_owned(), 1.into());
     std::fs::write(&manifest, text.to_string())?;
     let package = Arc::new(Package::read(folder.path())?);
-    Ok(open(package, &OpenOptions { onnxruntime })?)
+    Ok(open(package, &OpenOptions { onnxruntime, ..OpenOptions::default() })?)
 }
 
 /// Texts of `tokens` tokens each, as a tokenizer would leave them.

@@ -10,12 +10,15 @@
 //! 4. [`batch`] – inputs of many callers wait, and are answered together.
 //! 5. [`store`] – all versions a process serves, loaded and unloaded while it runs: what callers use.
 //!
-//! [`train`] makes the files of native models, and measures them.
+//! [`train`] makes the files of native models, and [`evaluate`] measures them.
+//!
+//! Models that are not of this process: [`host`] keeps one in a child, [`remote`] asks a server.
 //!
 //! What is absent on purpose: nothing here reads the environment or opens a listener.
 
 pub mod batch;
 pub mod evaluate;
+pub mod host;
 pub mod loaded;
 pub mod manifest;
 pub mod model;
@@ -23,6 +26,7 @@ pub mod native;
 mod onnx;
 pub mod open;
 pub mod package;
+pub mod remote;
 pub mod store;
 pub mod text;
 pub mod train;

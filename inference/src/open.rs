@@ -9,12 +9,15 @@ use crate::model::Model;
 use crate::native::linear::Linear;
 use crate::native::tagger::TaggerModel;
 use crate::package::{Package, PackageError};
+use crate::remote::{self, Secrets};
 
 /// What a process offers to the models it opens.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
     /// The operator's ONNX Runtime (`libonnxruntime.so`); without it the backend `onnxruntime` is refused.
     pub onnxruntime: Option<PathBuf>,
+    /// What packages may send to the servers they name.
+    pub secrets: Secrets,
 }
 
 /// Why a package cannot be served.
@@ -60,11 +63,7 @@ pub(crate) fn model(package: &Package, options: &OpenOptions) -> Result<Box<dyn 
         #[cfg(feature = "ort")]
         Backend::Onnxruntime => crate::onnx::open_runtime(package, options.onnxruntime.as_deref()),
         #[cfg(not(feature = "ort"))]
-        backend @ Backend::Onnxruntime => {
-            let _ = options;
-            Err(OpenError::NotBuilt(backend))
-        }
-        backend @ Backend::Oip => Err(OpenError::NotBuilt(backend)),
-        backend @ Backend::JsonHttp => Err(OpenError::NotBuilt(backend)),
+        backend @ Backend::Onnxruntime => Err(OpenError::NotBuilt(backend)),
+        Backend::Oip | Backend::JsonHttp => remote::open(package, options),
     }
 }

@@ -7,6 +7,8 @@
 
 mod built_in;
 mod memory;
+#[cfg(feature = "object-store")]
+mod mirror;
 mod opener;
 mod running;
 mod scan;
@@ -18,7 +20,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use self::built_in::built_in;
-pub use self::opener::{Open, Opener};
+#[cfg(feature = "object-store")]
+pub use self::mirror::{Mirror, MirrorError, Pulled};
+pub use self::opener::{InThisProcess, Open, Opener};
 pub use self::served::{Served, State};
 
 use self::memory::Memory;

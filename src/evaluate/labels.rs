@@ -37,7 +37,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn report(args: &Args) -> anyhow::Result<()> {
     let package = Package::read(&args.package).with_context(|| format!("{} is no package", args.package.display()))?;
-    let model = open(Arc::new(package), &OpenOptions { onnxruntime: args.onnxruntime.clone() })?;
+    let options = OpenOptions { onnxruntime: args.onnxruntime.clone(), ..OpenOptions::default() };
+    let model = open(Arc::new(package), &options)?;
     let is_sentiment = model.package.manifest.task_type == "sentiment_analysis";
     let part = if args.choose { Part::Choose } else { Part::Measure };
     if !args.json {

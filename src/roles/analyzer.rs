@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use insightforge_analyzer::{Config, Deps, Pattern};
 use insightforge_api::infer;
 use insightforge_api::serve::Listener;
+use insightforge_inference::remote::Secrets;
 use insightforge_inference::{OpenOptions, Opener, Store, StoreOptions};
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{check_journal, host_name, process_name};
 use crate::boot::{self, Ready, RoleArgs};
 use crate::config::RedisArgs;
+use crate::model_host;
 
 /// Between two looks of the synchronous door at the routes.
 const ROUTES_EVERY: Duration = Duration::from_millis(500);
@@ -157,10 +159,13 @@ fn store(args: &AnalyzerArgs) -> anyhow::Result<Arc<Store>> {
         ensure!(folder.is_dir(), "INSIGHTFORGE_MODELS: there is no folder {}", folder.display());
     }
     ensure!(args.models_memory_mb > 0, "INSIGHTFORGE_MODELS_MEMORY_MB is 0: no model could ever be loaded");
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let options = OpenOptions { onnxruntime: args.onnxruntime.clone(), secrets: Secrets::of(variables) };
     Ok(Store::new(StoreOptions {
         built_in: true,
         folders,
-        open: Arc::new(Opener { options: OpenOptions { onnxruntime: args.onnxruntime.clone() } }),
+        open: Arc::new(Opener { options, host: Some(model_host::command()?) }),
         memory_bytes: args.models_memory_mb.saturating_mul(1 << 20),
         compute: args.inference_threads.unwrap_or_else(boot::cores).get(),
     }))

@@ -19,6 +19,7 @@ pub fn describe_metrics() {
     describe_histogram!("if_model_infer_seconds", Unit::Seconds, "Duration of one call of a model");
     describe_counter!("if_model_rejected_total", "Inputs turned away because too many waited");
     describe_counter!("if_model_expired_total", "Inputs whose deadline passed before a thread was free");
+    describe_counter!("if_model_restarts_total", "Processes of a model that died or were killed and are started again");
     describe_gauge!("if_model_resident_bytes", Unit::Bytes, "Memory a model keeps; 0 while it is unloaded");
 }
 

@@ -154,13 +154,22 @@ fn settings(manifest: &Manifest, compute: &Arc<Compute>) -> Settings {
     let remote = matches!(manifest.runtime.backend, Backend::Oip | Backend::JsonHttp);
     // What is asked over a socket or a pipe keeps to its time itself.
     let keeps_time = remote || manifest.isolation() == Isolation::Process;
+    let mut limits = Limits::of(&manifest.batch);
+    if manifest.runtime.backend == Backend::JsonHttp && !asks_for_lists(manifest) {
+        // It is asked one by one: each thread takes one.
+        limits.max_items = 1;
+    }
     Settings {
-        limits: Limits::of(&manifest.batch),
+        limits,
         max_queue: manifest.batch.max_queue,
         instances: manifest.runtime.instances,
         timeout: (!keeps_time).then(|| Duration::from_millis(manifest.runtime.timeout_ms)),
         compute: (!remote).then(|| compute.clone()),
     }
+}
+
+fn asks_for_lists(manifest: &Manifest) -> bool {
+    manifest.json_http.as_ref().and_then(|section| section.get("batch")).and_then(toml::Value::as_bool) == Some(true)
 }
 
 async fn wait(receiver: oneshot::Receiver<Answer>, deadline: Instant) -> Answer {

@@ -46,10 +46,8 @@ impl Scanner {
 
     pub(super) async fn step(&mut self, store: &Store) -> Vec<Change> {
         let (built_in, folders) = (self.built_in, self.folders.clone());
-        let Ok((found, complete)) = tokio::task::spawn_blocking(move || look(built_in, &folders)).await else {
-            return Vec::new();
-        };
-        let mut found = found;
+        let looked = tokio::task::spawn_blocking(move || look(built_in, &folders)).await;
+        let Ok((mut found, complete)) = looked else { return Vec::new() };
         found.retain(|(task_type, version), _| (self.wanted)(task_type, version));
         let mut changes = Vec::new();
         if complete {
@@ -59,7 +57,7 @@ impl Scanner {
             if self.is_known(&name, &mark) {
                 continue;
             }
-            let change = match self.open(candidate).await {
+            let change = match self.open(candidate, mark.clone()).await {
                 Ok(loaded) => self.take(store, &name, mark.clone(), loaded),
                 Err(error) => Err(error),
             };
@@ -71,28 +69,32 @@ impl Scanner {
         changes
     }
 
-    /// Nothing to do: it is served as it stands there, or it is broken as it was.
     pub(super) fn refused(&self) -> Vec<Name> {
         self.refused.keys().cloned().collect()
     }
 
+    /// Nothing to do: it is served as it stands there, or it is broken as it was.
     fn is_known(&self, name: &Name, mark: &Mark) -> bool {
         let broken = self.refused.get(name).is_some_and(|old| old.mark == *mark && Instant::now() < old.again);
         broken || self.taken.get(name) == Some(mark)
     }
 
-    async fn open(&self, candidate: Candidate) -> Result<Loaded, OpenError> {
+    async fn open(&self, candidate: Candidate, mark: Mark) -> Result<Loaded, OpenError> {
         let open = self.open.clone();
         tokio::task::spawn_blocking(move || {
             let package = candidate.read()?;
             let manifest = &package.manifest;
             if (manifest.task_type.as_str(), manifest.version.as_str()) != (&*candidate.task_type, &*candidate.version)
             {
-                let (is, should) = (format!("{}/{}", manifest.task_type, manifest.version), candidate);
-                let should = format!("{}/{}", should.task_type, should.version);
+                let is = format!("{}/{}", manifest.task_type, manifest.version);
+                let should = format!("{}/{}", candidate.task_type, candidate.version);
                 return Err(OpenError::Broken(format!("the folder is {should}, but its manifest says {is}")));
             }
-            open.open(Arc::new(package))
+            let loaded = open.open(Arc::new(package))?;
+            if candidate.mark() != mark {
+                return Err(OpenError::Broken("its files changed while it was opened".to_owned()));
+            }
+            Ok(loaded)
         })
         .await
         .unwrap_or_else(|_| Err(OpenError::Broken("the backend panicked while it opened the package".to_owned())))

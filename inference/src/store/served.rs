@@ -191,7 +191,7 @@ impl Served {
         }
         let Some(open) = self.open.clone() else { return Err(unavailable("it is not in memory")) };
         let (package, compute) = (self.package.clone(), self.compute.clone());
-        let opened = tokio::task::spawn_blocking(move || start(open.open(package)?, &compute)).await;
+        let opened = tokio::task::spawn_blocking(move || start(open.open(unchanged(package)?)?, &compute)).await;
         let running = match opened {
             Ok(Ok(running)) => Arc::new(running),
             Ok(Err(error)) => return Err(unavailable(&error.to_string())),
@@ -214,6 +214,17 @@ impl std::fmt::Debug for Served {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let manifest = self.manifest();
         write!(f, "{}/{} {} {:?}", manifest.task_type, manifest.version, self.digest(), self.state())
+    }
+}
+
+/// The package, if its folder still holds what it held: another content must not answer in this one's name.
+fn unchanged(package: Arc<Package>) -> Result<Arc<Package>, OpenError> {
+    let Some(folder) = package.folder() else { return Ok(package) };
+    let now = Package::read(folder)?;
+    if now.digest == package.digest {
+        Ok(Arc::new(now))
+    } else {
+        Err(OpenError::Broken("its folder holds another package now".to_owned()))
     }
 }
 

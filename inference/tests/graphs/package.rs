@@ -133,7 +133,7 @@ pub(crate) fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, what: 
 }
 
 fn options() -> OpenOptions {
-    OpenOptions { onnxruntime: library() }
+    OpenOptions { onnxruntime: library(), ..OpenOptions::default() }
 }
 
 /// The library to test with; only tests of the backend `onnxruntime` need one.

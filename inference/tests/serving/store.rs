@@ -1,14 +1,12 @@
 //! Packages come, change, break and go while the store serves.
 
-#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
-
-mod common;
-
 use std::task::Poll;
 
-use common::{document, soon, store, write_package};
 use insightforge_inference::{Change, Served, State};
 use serde_json::Value;
+
+use crate::common::{document, manifest, write_package};
+use crate::echo::{soon, store};
 
 const ROOMY: u64 = 1 << 30;
 
@@ -67,8 +65,8 @@ async fn a_change_that_breaks_a_package_leaves_the_running_one_alone() {
     store.scan().await;
     for (content, named) in [
         ("format = 1".to_owned(), "task_type"),
-        (common::manifest("other", "v1", "sound", ("", "")), "other/v1"),
-        (common::manifest("echo", "v1", "sound", ("", "")).replace("\"hello\" }", "\"bye\" }"), "expected"),
+        (manifest("other", "v1", "sound", ("", "")), "other/v1"),
+        (manifest("echo", "v1", "sound", ("", "")).replace("\"hello\" }", "\"bye\" }"), "expected"),
     ] {
         std::fs::write(folder.join("model.toml"), content).unwrap();
         let changes = store.scan().await;
@@ -107,6 +105,23 @@ async fn the_least_used_model_makes_room_and_comes_back_when_asked() {
     assert_eq!(salt(&store.get("echo", "v1").unwrap()).await, "v1");
     assert_eq!(["v1", "v2", "v3"].map(state), [State::InMemory, State::InMemory, State::Unloaded]);
     assert_eq!(store.resident_bytes(), 2_000);
+}
+
+#[tokio::test]
+async fn another_content_never_answers_in_the_name_of_an_unloaded_version() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(vec![root.path().to_owned()], 1_500);
+    for (version, salt) in [("v1", "old"), ("v2", "v2")] {
+        write_package(root.path(), "echo", version, salt, ("", ""));
+        store.scan().await;
+    }
+    let old = store.get("echo", "v1").unwrap();
+    assert_eq!(old.state(), State::Unloaded);
+    write_package(root.path(), "echo", "v1", "new", ("", ""));
+    let error = old.infer_one(&document("x"), soon()).await.unwrap_err();
+    assert_eq!((error.code.as_ref(), error.permanent), ("model_unavailable", false));
+    store.scan().await;
+    assert_eq!(salt(&store.get("echo", "v1").unwrap()).await, "new");
 }
 
 #[tokio::test]
