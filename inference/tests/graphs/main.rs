@@ -5,6 +5,8 @@
 
 #[cfg(any(feature = "onnx", feature = "ort"))]
 mod broken;
+#[cfg(feature = "onnx")]
+mod example;
 #[cfg(feature = "ort")]
 mod library;
 #[cfg(any(feature = "onnx", feature = "ort"))]
