@@ -7,6 +7,8 @@
 mod broken;
 #[cfg(feature = "onnx")]
 mod example;
+#[cfg(any(feature = "onnx", feature = "ort"))]
+mod hostile;
 #[cfg(feature = "ort")]
 mod library;
 #[cfg(any(feature = "onnx", feature = "ort"))]
