@@ -206,8 +206,10 @@ fn idle_death() {
     let pid = ask(&loaded, &["pid"]).remove(0).unwrap();
     assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
     let begun = Instant::now();
-    // A zombie until its parent looks.
-    while !std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default().contains(") Z ") {
+    // A zombie until its parent looks; its first thread is one before the others are gone.
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    while !(state().contains(") Z ") && threads() == 1) {
         assert!(begun.elapsed() < Duration::from_secs(20));
         std::thread::yield_now();
     }
