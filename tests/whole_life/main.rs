@@ -3,6 +3,7 @@
 //!
 //! - [`life`] – from the upload to the verified webhook, for a task that completes and one that fails.
 //! - [`endings`] – roles are told to stop, or killed, under load; two projectors work at once; nothing is lost.
+//! - [`inferring`] – questions that are answered at once.
 //! - [`rebuilding`] – the tables are built again under load, with equal contents, and no webhook goes out.
 //! - [`refusals`] – settings that cannot work do not start.
 //! - [`up`] – `bin/up`, from the first start to the reset.
@@ -15,6 +16,7 @@
 
 mod caller;
 mod endings;
+mod inferring;
 mod installation;
 mod life;
 mod process;

@@ -109,8 +109,14 @@ fn tensor(schema: &Value) -> (Option<Datatype>, Vec<i64>) {
             inner.insert(0, if least == most { least.unwrap_or(-1) } else { -1 });
             (datatype, inner)
         }
+        // One of several texts: a label.
+        None if is_label(schema) => (Some(Datatype::Bytes), Vec::new()),
         _ => (None, Vec::new()),
     }
+}
+
+fn is_label(schema: &Value) -> bool {
+    schema["enum"].as_array().is_some_and(|list| !list.is_empty() && list.iter().all(Value::is_string))
 }
 
 fn types(schema: &Value) -> impl Iterator<Item = &str> {
@@ -130,7 +136,7 @@ mod tests {
     fn tensors_follow_from_the_schemas() {
         let input = json!({ "required": ["text"], "properties": { "text": { "type": "string" }, "top": { "type": "integer" } } });
         let output = json!({ "required": ["sentiment", "score", "vector", "entities", "result"], "properties": {
-            "sentiment": { "type": "string" }, "score": { "type": "number" }, "model_info": { "type": "string" },
+            "sentiment": { "enum": ["Negative", "Positive"] }, "score": { "type": "number" }, "model_info": { "type": "string" },
             "vector": { "type": "array", "items": { "type": "number" }, "minItems": 3, "maxItems": 3 },
             "entities": { "type": "array", "items": { "type": "object" } }, "result": { "type": "number" } } });
         let shape = Shape::of(&input, &output);
