@@ -67,6 +67,8 @@ ROWS = [
          [(f"{rate('if_submit_group_size_sum')} / {rate('if_submit_group_size_count')}", "tasks")]),
     ]),
     ("Analyzer: processing, then completed or failed", [
+        ("Attempts begun", "By task type and what was asked for: a version or an alias.", "eps",
+         [(rate(f"if_tasks_started_total{TYPE}", "task_type, model_version"), "{{task_type}} {{model_version}}")]),
         ("Attempts ended, by model", "By task type and the version that was asked.", "eps",
          [(rate(f"if_tasks_finished_total{TYPE}", "task_type, model_version"), "{{task_type}} {{model_version}}")]),
         ("Attempts ended", "By outcome. `lost`: another process had taken the task over.", "eps",
