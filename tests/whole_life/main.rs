@@ -6,6 +6,7 @@
 //! - [`inferring`] – questions that are answered at once.
 //! - [`rebuilding`] – the tables are built again under load, with equal contents, and no webhook goes out.
 //! - [`refusals`] – settings that cannot work do not start.
+//! - [`versions`] – model versions come, take over and go back under load.
 //! - [`up`] – `bin/up`, from the first start to the reset.
 //!
 //! What they stand on: an [`installation`] of its own for each test, [`process`]es, a [`caller`] and a [`receiver`].
@@ -24,6 +25,7 @@ mod rebuilding;
 mod receiver;
 mod refusals;
 mod up;
+mod versions;
 
 use std::time::{Duration, Instant};
 

@@ -32,7 +32,7 @@ async fn a_version_is_loaded_tried_promoted_and_taken_back_under_load_and_no_tas
     let mut installation = Installation::migrated(Database::MariaDb).await;
     let models = tempfile::tempdir().unwrap();
     installation.settings.push(("INSIGHTFORGE_MODELS", models.path().display().to_string()));
-    put_package(models.path(), "v1", "glad");
+    put_package(models.path(), "mood", "v1", "glad");
     for role in ["api", "analyzer", "analyzer", "projector"] {
         installation.start(role).await;
     }
@@ -42,7 +42,7 @@ async fn a_version_is_loaded_tried_promoted_and_taken_back_under_load_and_no_tas
 
     // Another version comes: it is there for who asks for it, and answers nobody else.
     load.wait_for(60).await;
-    put_package(models.path(), "v2", "sad");
+    put_package(models.path(), "mood", "v2", "sad");
     let listed = async || installation.run(&["models", "list", "mood", "--json"]).await;
     eventually("the second version is registered", async || {
         let routes: Value = serde_json::from_str(&listed().await).unwrap();
@@ -69,7 +69,7 @@ async fn a_version_is_loaded_tried_promoted_and_taken_back_under_load_and_no_tas
     decide(&["promote", "mood", "v2"]).await;
     decide(&["rollback", "mood"]).await;
     // A broken one is refused with the reason, and the others go on.
-    put_package(models.path(), "v3", "odd");
+    put_package(models.path(), "mood", "v3", "odd");
     std::fs::write(models.path().join("mood/v3/weights.bin"), "cut off").unwrap();
     let refused = eventually("the broken package is refused", async || {
         let routes = redis.routes().await;
@@ -81,9 +81,28 @@ async fn a_version_is_loaded_tried_promoted_and_taken_back_under_load_and_no_tas
     assert!(complaint.contains("v3") && complaint.contains("v1, v2"), "{complaint}");
     load.wait_for(60).await;
 
+    // A task type of its own is a folder, too.
+    put_package(models.path(), "weather", "v1", "odd");
+    let caller = installation.caller();
+    let body =
+        json!({ "data": json!({ "text": "rain" }).to_string(), "task_type": "weather", "model_version": "stable" });
+    let task = eventually("the new task type is known", async || {
+        let answer = caller.post("/api/data/upload", &body).await.unwrap();
+        if answer.status() != 202 {
+            return None;
+        }
+        let accepted: Value = answer.json().await.unwrap();
+        Some(accepted["task_id"].as_str().unwrap().to_owned())
+    })
+    .await;
+    let ended = caller.wait_for_end(&task).await;
+    assert_eq!((&ended["status"], &ended["result"]["label"]), (&json!("completed"), &json!("odd")), "{ended}");
+
     let tasks = load.end().await;
-    installation.every_task_completed_once(&tasks.keys().copied().collect::<Vec<_>>()).await;
-    let answers = redis.completed().await;
+    let all: Vec<Uuid> = tasks.keys().copied().chain([task.parse().unwrap()]).collect();
+    installation.every_task_completed_once(&all).await;
+    let mut answers = redis.completed().await;
+    answers.retain(|_, completed| completed.task_type == "mood");
     assert_eq!(answers.len(), tasks.len());
     let history = redis.history().await;
     let mut seen = HashSet::new();
@@ -120,7 +139,7 @@ async fn a_version_is_loaded_tried_promoted_and_taken_back_under_load_and_no_tas
 }
 
 /// A package whose model says one word whatever it is asked.
-fn put_package(models: &Path, version: &str, word: &str) {
+fn put_package(models: &Path, task_type: &str, version: &str, word: &str) {
     let labels = vec!["glad".to_owned(), "sad".to_owned(), "odd".to_owned()];
     let biases: Vec<f32> = labels.iter().map(|label| if label == word { 4.0 } else { 0.0 }).collect();
     let features = Features { rows: 8, words: 1, letters: (0, 0), han: 1, negation: false };
@@ -131,7 +150,7 @@ fn put_package(models: &Path, version: &str, word: &str) {
     let manifest = format!(
         r#"
         format = 1
-        task_type = "mood"
+        task_type = "{task_type}"
         version = "{version}"
         name = "mood {version}"
         [runtime]
@@ -153,7 +172,7 @@ fn put_package(models: &Path, version: &str, word: &str) {
         "#,
         hash = hex::encode(Sha256::digest(&weights)),
     );
-    let folder = models.join("mood").join(version);
+    let folder = models.join(task_type).join(version);
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("weights.bin"), weights).unwrap();
     std::fs::write(folder.join("model.toml"), manifest).unwrap();
