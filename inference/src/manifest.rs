@@ -129,7 +129,7 @@ pub struct Runtime {
 pub enum Backend {
     /// Hashed n-grams and one linear layer; native.
     Linear,
-    /// Averaged perceptron over a sequence; native.
+    /// A linear-chain CRF over the words or characters of a text; native.
     Tagger,
     /// Trees and linear models of `ai.onnx.ml` (scikit-learn); native.
     Trees,
