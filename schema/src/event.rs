@@ -7,7 +7,7 @@
 //! | `type` | the event's type, in plain text (`submitted`, `completed`, …) |
 //! | `task` | the task's id, in plain text |
 //! | `first` | number of the task's own `submitted` event in this partition, `0` in that event itself |
-//! | `e` | the rest: MessagePack, named fields, see [`Stored`] |
+//! | `e` | the rest: MessagePack, named fields, see [`encode`] |
 //!
 //! The first three are readable in `redis-cli`; the entry's id is the event's number (see [`crate::id::Position`]).
 
@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::address::shown_url;
+use crate::envelope;
 use crate::id::{Position, TaskId};
 
 /// The encoding's version, in every stored event. A reader of version N reads every version up to N.
@@ -322,44 +323,23 @@ impl Change {
     }
 }
 
-/// The MessagePack document in field `e`: a map with named fields.
-#[derive(Deserialize)]
-struct Stored<B> {
-    /// [`ENCODING`] when it was written.
-    v: u8,
-    meta: Meta,
-    body: B,
-}
-
-/// [`Stored`], borrowed for writing.
-#[derive(Serialize)]
-struct StoredRef<'a, B> {
-    v: u8,
-    meta: &'a Meta,
-    body: &'a B,
-}
-
 /// Encodes what goes into field `e`.
 ///
 /// # Panics
 /// On [`Change::Unknown`], which is only ever read.
 #[must_use]
 pub fn encode(meta: &Meta, change: &Change) -> Vec<u8> {
-    fn pack<B: Serialize>(meta: &Meta, body: &B) -> Vec<u8> {
-        rmp_serde::to_vec_named(&StoredRef { v: ENCODING, meta, body })
-            .expect("writing to memory cannot fail, and every map has a known length")
-    }
     match change {
-        Change::Submitted(body) => pack(meta, body),
-        Change::Processing(body) => pack(meta, body),
-        Change::Completed(body) => pack(meta, body),
-        Change::Failed(body) => pack(meta, body),
-        Change::RetryScheduled(body) => pack(meta, body),
-        Change::Cancelled(body) => pack(meta, body),
-        Change::DeadLettered(body) => pack(meta, body),
-        Change::Redriven(body) => pack(meta, body),
-        Change::BatchReceived(body) => pack(meta, body),
-        Change::Shadowed(body) => pack(meta, body),
+        Change::Submitted(body) => envelope::pack(ENCODING, meta, body),
+        Change::Processing(body) => envelope::pack(ENCODING, meta, body),
+        Change::Completed(body) => envelope::pack(ENCODING, meta, body),
+        Change::Failed(body) => envelope::pack(ENCODING, meta, body),
+        Change::RetryScheduled(body) => envelope::pack(ENCODING, meta, body),
+        Change::Cancelled(body) => envelope::pack(ENCODING, meta, body),
+        Change::DeadLettered(body) => envelope::pack(ENCODING, meta, body),
+        Change::Redriven(body) => envelope::pack(ENCODING, meta, body),
+        Change::BatchReceived(body) => envelope::pack(ENCODING, meta, body),
+        Change::Shadowed(body) => envelope::pack(ENCODING, meta, body),
         Change::Unknown(unknown) => unreachable!("{} is read, never written", unknown.event_type),
     }
 }
@@ -368,11 +348,8 @@ pub fn encode(meta: &Meta, change: &Change) -> Vec<u8> {
 #[must_use]
 pub fn decode(event_type: &str, bytes: &[u8]) -> (Meta, Change) {
     fn unpack<B: DeserializeOwned>(bytes: &[u8], wrap: fn(B) -> Change) -> Result<(Meta, Change), String> {
-        let stored: Stored<B> = rmp_serde::from_slice(bytes).map_err(|error| error.to_string())?;
-        if stored.v == 0 || stored.v > ENCODING {
-            return Err(format!("encoding version {} is not known to this release", stored.v));
-        }
-        Ok((stored.meta, wrap(stored.body)))
+        let (meta, body) = envelope::unpack(ENCODING, bytes)?;
+        Ok((meta, wrap(body)))
     }
     let decoded = match event_type {
         "submitted" => unpack(bytes, Change::Submitted),

@@ -31,6 +31,8 @@ pub mod seal;
 pub mod tables;
 pub mod task;
 
+mod envelope;
+
 /// How long a finished task's status and result stay readable from Redis, in seconds (the wire contract's cache).
 pub const RESULT_TTL_S: u64 = 100;
 

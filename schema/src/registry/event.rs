@@ -3,6 +3,7 @@
 //! An entry of the stream has three fields: `type` (the event's type, in plain text), `w` (which write it came with, see
 //! `schema/scripts/register.lua`), and `e`: MessagePack with named fields, `{v, meta, body}`.
 
+use crate::envelope;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -193,43 +194,22 @@ impl Change {
     }
 }
 
-/// The MessagePack document in field `e`: a map with named fields.
-#[derive(Deserialize)]
-struct Stored<B> {
-    /// [`ENCODING`] when it was written.
-    v: u8,
-    meta: Meta,
-    body: B,
-}
-
-/// [`Stored`], borrowed for writing.
-#[derive(Serialize)]
-struct StoredRef<'a, B> {
-    v: u8,
-    meta: &'a Meta,
-    body: &'a B,
-}
-
 /// Encodes what goes into field `e`.
 ///
 /// # Panics
 /// On [`Change::Unknown`], which is only ever read.
 #[must_use]
 pub fn encode(meta: &Meta, change: &Change) -> Vec<u8> {
-    fn pack<B: Serialize>(meta: &Meta, body: &B) -> Vec<u8> {
-        rmp_serde::to_vec_named(&StoredRef { v: ENCODING, meta, body })
-            .expect("writing to memory cannot fail, and every map has a known length")
-    }
     match change {
-        Change::Registered(body) => pack(meta, body),
-        Change::Refused(body) => pack(meta, body),
-        Change::Unloaded(body) => pack(meta, body),
-        Change::Promoted(body) => pack(meta, body),
-        Change::CandidateSet(body) => pack(meta, body),
-        Change::CanarySet(body) => pack(meta, body),
-        Change::ShadowSet(body) => pack(meta, body),
-        Change::RolledBack(body) => pack(meta, body),
-        Change::Retired(body) => pack(meta, body),
+        Change::Registered(body) => envelope::pack(ENCODING, meta, body),
+        Change::Refused(body) => envelope::pack(ENCODING, meta, body),
+        Change::Unloaded(body) => envelope::pack(ENCODING, meta, body),
+        Change::Promoted(body) => envelope::pack(ENCODING, meta, body),
+        Change::CandidateSet(body) => envelope::pack(ENCODING, meta, body),
+        Change::CanarySet(body) => envelope::pack(ENCODING, meta, body),
+        Change::ShadowSet(body) => envelope::pack(ENCODING, meta, body),
+        Change::RolledBack(body) => envelope::pack(ENCODING, meta, body),
+        Change::Retired(body) => envelope::pack(ENCODING, meta, body),
         Change::Unknown(unknown) => unreachable!("{} is read, never written", unknown.event_type),
     }
 }
@@ -238,11 +218,8 @@ pub fn encode(meta: &Meta, change: &Change) -> Vec<u8> {
 #[must_use]
 pub fn decode(event_type: &str, bytes: &[u8]) -> (Meta, Change) {
     fn unpack<B: DeserializeOwned>(bytes: &[u8], wrap: fn(B) -> Change) -> Result<(Meta, Change), String> {
-        let stored: Stored<B> = rmp_serde::from_slice(bytes).map_err(|error| error.to_string())?;
-        if stored.v == 0 || stored.v > ENCODING {
-            return Err(format!("encoding version {} is not known to this release", stored.v));
-        }
-        Ok((stored.meta, wrap(stored.body)))
+        let (meta, body) = envelope::unpack(ENCODING, bytes)?;
+        Ok((meta, wrap(body)))
     }
     let decoded = match event_type {
         "registered" => unpack(bytes, Change::Registered),
