@@ -24,6 +24,11 @@ impl Random {
         (self.number() >> 40) as f32 / (1_u64 << 24) as f32
     }
 
+    /// Below `bound`, which is not zero.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.number()) * bound as u128) >> 64) as usize
+    }
+
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.number() % (last as u64 + 1);

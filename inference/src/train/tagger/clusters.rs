@@ -4,7 +4,8 @@
 
 use std::collections::HashMap;
 
-use super::random::Random;
+use super::shuffle::shuffle;
+use crate::train::random::Random;
 
 /// Why vectors cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +92,7 @@ fn centre(rows: &mut [Vec<f32>]) {
 fn split(rows: &[Vec<f32>], members: &[usize], random: &mut Random) -> Vec<Vec<usize>> {
     let ways = WAYS.min(members.len());
     let mut picked = members.to_vec();
-    random.shuffle(&mut picked);
+    shuffle(&mut picked, random);
     let mut centres: Vec<Vec<f32>> = picked[..ways].iter().map(|&member| rows[member].clone()).collect();
     let mut nearest = vec![0; members.len()];
     for _ in 0..ROUNDS {

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use crate::native::tagger::label::{LABELS, Label, may_follow};
 use crate::native::tagger::lattice::{Scores, Steps, Sums};
 
-use super::random::Random;
+use super::shuffle::shuffle;
+use crate::train::random::Random;
 
 /// A sentence: the features of each token, by number, and the labels.
 #[derive(Debug, Default)]
@@ -74,7 +75,7 @@ pub(crate) fn learn(examples: &[Example], numbers: &Numbers, recipe: Recipe) -> 
     let mut sum = vec![[0.0_f32; LABELS]; numbers.hashes.len()];
     let mut sum_steps = [[0.0_f32; LABELS]; LABELS];
     for round in 0..recipe.rounds {
-        random.shuffle(&mut order);
+        shuffle(&mut order, &mut random);
         for &number in &order {
             state.learn_from(&examples[number], recipe, &mut random);
         }

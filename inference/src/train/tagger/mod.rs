@@ -12,8 +12,8 @@ pub mod folder;
 pub mod learn;
 pub mod measure;
 pub mod package;
-mod random;
 pub mod sample;
+mod shuffle;
 
 use crate::native::tagger::features::Features;
 use crate::native::tagger::label::{Label, Span, labels_of};
