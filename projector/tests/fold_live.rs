@@ -187,14 +187,7 @@ async fn a_lost_connection_changes_nothing_and_the_step_is_made_again(stage: Sta
     sqlx::query("SELECT * FROM projection_checkpoint FOR UPDATE").fetch_all(&mut *lock).await.unwrap();
     let kill = async {
         loop {
-            let waiting: Vec<(u64,)> = sqlx::query_as(AssertSqlSafe(format!(
-                "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE db = '{}' AND info LIKE 'UPDATE JSON_TABLE%'",
-                stage.database
-            )))
-            .fetch_all(&stage.server)
-            .await
-            .unwrap();
-            if let Some((id,)) = waiting.first() {
+            if let Some(id) = stage.waiting_writer().await {
                 sqlx::query(AssertSqlSafe(format!("KILL {id}"))).execute(&stage.server).await.unwrap();
                 return;
             }
@@ -226,9 +219,7 @@ async fn a_projector_that_the_database_does_not_answer_stops_all_the_same(stage:
     };
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(insightforge_projector::run(config, stage.deps.clone(), shutdown.clone()));
-    let waiting =
-        format!("information_schema.processlist WHERE db = '{}' AND info LIKE 'UPDATE JSON_TABLE%'", stage.database);
-    while stage.count(&waiting).await == 0 {
+    while stage.waiting_writer().await.is_none() {
         tokio::task::yield_now().await;
     }
     shutdown.cancel();
