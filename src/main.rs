@@ -10,6 +10,7 @@ mod doctor;
 mod evaluate;
 mod healthcheck;
 mod migrate;
+mod mirrors;
 mod model_host;
 mod models;
 mod rebuild;

@@ -7,7 +7,6 @@
 
 mod built_in;
 mod memory;
-#[cfg(feature = "object-store")]
 mod mirror;
 mod opener;
 mod running;
@@ -20,7 +19,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use self::built_in::built_in;
-#[cfg(feature = "object-store")]
 pub use self::mirror::{Mirror, MirrorError, Pulled};
 pub use self::opener::{InThisProcess, Open, Opener};
 pub use self::served::{Served, State};

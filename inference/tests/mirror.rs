@@ -83,6 +83,8 @@ async fn what_is_here_already_is_not_fetched_again_after_a_restart_unless_it_is_
 
 #[tokio::test]
 async fn an_object_store_that_cannot_be_reached_takes_nothing_away() {
+    // The program does this at its start.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let (remote, local) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_package(remote.path(), "echo", "v1", "one", ("", ""));
     mirror(remote.path(), local.path(), 1 << 20).pull().await.unwrap();

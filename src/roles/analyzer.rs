@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{check_journal, host_name, process_name};
 use crate::boot::{self, Ready, RoleArgs};
 use crate::config::RedisArgs;
+use crate::mirrors::Mirrors;
 use crate::model_host;
 
 /// Between two looks of the synchronous door at the routes.
@@ -47,9 +48,13 @@ pub(crate) struct AnalyzerArgs {
     #[arg(long, env = "INSIGHTFORGE_MAX_IN_FLIGHT", default_value_t = 256)]
     max_in_flight: usize,
     /// Folders with model packages beside those of the program (`<folder>/<task type>/<version>/model.toml`), separated by
-    /// commas; looked at every two seconds
+    /// commas; looked at every two seconds. Or object stores (`s3://bucket/folder`, `gs://`, `az://`, `https://` with
+    /// WebDAV), looked at every thirty seconds, with the credentials of AWS_…, GOOGLE_… and AZURE_… variables
     #[arg(long, env = "INSIGHTFORGE_MODELS", default_value = "")]
     models: String,
+    /// Where packages of object stores are kept, in a folder of this process's own; a temporary one unless given
+    #[arg(long, env = "INSIGHTFORGE_MODELS_CACHE")]
+    models_cache: Option<PathBuf>,
     /// Memory of all loaded models together, in MiB; those used least are unloaded and come back when asked
     #[arg(long, env = "INSIGHTFORGE_MODELS_MEMORY_MB", default_value_t = 512)]
     models_memory_mb: u64,
@@ -96,7 +101,10 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
     insightforge_analyzer::describe_metrics();
     infer::describe_metrics();
 
-    let store = store(&args)?;
+    let mut mirrors = Mirrors::open(parts(&args.models), args.models_cache.as_deref())?;
+    mirrors.pull().await;
+    let store = store(&args, mirrors.folders())?;
+    tokio::spawn(mirrors.run(shutdown.clone()));
     let listener = match args.infer_addr {
         Some(addr) => Some(Listener::bind(addr).await.context("INSIGHTFORGE_INFER_ADDR")?),
         None => None,
@@ -152,12 +160,8 @@ fn advertised(args: &AnalyzerArgs, addr: SocketAddr) -> anyhow::Result<String> {
     }
 }
 
-/// The models: those of the program and those in the operator's folders.
-fn store(args: &AnalyzerArgs) -> anyhow::Result<Arc<Store>> {
-    let folders: Vec<PathBuf> = parts(&args.models).map(PathBuf::from).collect();
-    for folder in &folders {
-        ensure!(folder.is_dir(), "INSIGHTFORGE_MODELS: there is no folder {}", folder.display());
-    }
+/// The models: those of the program and those in `folders`.
+fn store(args: &AnalyzerArgs, folders: Vec<PathBuf>) -> anyhow::Result<Arc<Store>> {
     ensure!(args.models_memory_mb > 0, "INSIGHTFORGE_MODELS_MEMORY_MB is 0: no model could ever be loaded");
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));

@@ -209,19 +209,34 @@ impl<E: Into<MirrorError>> From<E> for Trouble {
     }
 }
 
-/// Puts a whole package in its place; the old one is moved away first.
+/// Puts a whole package in its place.
 fn put(fresh: tempfile::TempDir, place: &Path) -> std::io::Result<()> {
     if let Some(parent) = place.parent() {
         std::fs::create_dir_all(parent)?;
     }
     let fresh = fresh.keep();
-    if place.exists() {
-        let old = fresh.with_extension("old");
-        std::fs::rename(place, &old)?;
-        std::fs::rename(&fresh, place)?;
-        return std::fs::remove_dir_all(old);
+    if !place.exists() {
+        return std::fs::rename(&fresh, place);
     }
-    std::fs::rename(&fresh, place)
+    exchange(&fresh, place)?;
+    std::fs::remove_dir_all(fresh)
+}
+
+/// Puts each in the other's place: at no time is a place empty for whoever looks for packages there.
+fn exchange(fresh: &Path, place: &Path) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, fresh, CWD, place, RenameFlags::EXCHANGE) {
+            // The file system cannot.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+            outcome => return Ok(outcome?),
+        }
+    }
+    let old = fresh.with_extension("old");
+    std::fs::rename(place, &old)?;
+    std::fs::rename(fresh, place)?;
+    std::fs::rename(old, fresh)
 }
 
 /// The packages in the folder; rests of a pull that was cut short are removed.

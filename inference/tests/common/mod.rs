@@ -41,6 +41,7 @@ pub(crate) fn manifest(task_type: &str, version: &str, salt: &str, (runtime, mor
     )
 }
 
+#[allow(dead_code, reason = "each test file uses its part")]
 pub(crate) fn document(text: &str) -> String {
     json!({ "text": text }).to_string()
 }
