@@ -74,7 +74,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     config.check(0)?;
     let worker = Worker::new(config, deps, &shutdown);
     packages::keep_to_settings(&worker).await;
-    packages::look(&worker).await?;
+    packages::look_within(&worker, packages::PATIENCE).await?;
     worker.config.check(most_lanes(&worker))?;
     presence::report(&worker).await?;
 

@@ -16,6 +16,8 @@ use crate::worker::Worker;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long a look waits for packages that are being opened before it tells of what came, went and broke meanwhile.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Lets the store open only what this process is to answer for.
 pub async fn keep_to_settings(worker: &Worker) {
@@ -26,12 +28,20 @@ pub async fn keep_to_settings(worker: &Worker) {
     }
 }
 
-/// Looks once; says what the store changed.
+/// Looks once, and waits for what it finds new; says what the store changed.
+///
+/// # Errors
+/// As [`look_within`].
+pub async fn look(worker: &Worker) -> Result<Vec<Change>, LinkError> {
+    look_within(worker, Duration::from_secs(60)).await
+}
+
+/// Looks once; says what the store changed. What is not open within `patience` is told at a later look.
 ///
 /// # Errors
 /// See [`LinkError`]. What the registry was not told it is told at the next look.
-pub async fn look(worker: &Worker) -> Result<Vec<Change>, LinkError> {
-    let changes = worker.store.scan().await;
+pub async fn look_within(worker: &Worker, patience: Duration) -> Result<Vec<Change>, LinkError> {
+    let changes = worker.store.scan_within(patience).await;
     for change in &changes {
         tell(change);
         if let Some(command) = command(worker, change) {
@@ -68,6 +78,7 @@ fn command(worker: &Worker, change: &Change) -> Option<Command> {
             digest: digest.clone(),
             worker: worker.name().to_owned(),
         })),
+        Change::Withdrawn { .. } => None,
         Change::Refused { task_type, version, reason } => worker.serves(task_type, version).then(|| {
             Command::Refuse(Refused {
                 task_type: Some(task_type.clone()),
@@ -172,13 +183,16 @@ fn tell(change: &Change) {
             tracing::error!(task_type, version, reason, "a model package is refused; what ran goes on");
             measure::models("refused");
         }
+        Change::Withdrawn { task_type, version } => {
+            tracing::info!(task_type, version, "a refused model package is gone, or mended");
+        }
     }
 }
 
 /// Looks every few seconds.
 pub(crate) async fn run(worker: std::sync::Arc<Worker>) {
     while pause(INTERVAL, &worker.stop.taking).await {
-        if let Err(error) = look(&worker).await {
+        if let Err(error) = look_within(&worker, PATIENCE).await {
             tracing::warn!(%error, "the registry could not be told of the models; trying again");
         }
     }

@@ -5,6 +5,7 @@
 //! got from [`Store::get`] answers until the caller drops it, whatever happens to the store meanwhile: a version that is
 //! replaced or removed ends when its last call has.
 
+mod beside;
 mod built_in;
 mod memory;
 mod mirror;
@@ -17,6 +18,7 @@ mod source;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 pub use self::built_in::built_in;
 pub use self::mirror::{Mirror, MirrorError, Pulled};
@@ -62,6 +64,8 @@ pub enum Change {
     Unloaded { task_type: String, version: String, digest: String },
     /// It cannot be served; what ran goes on. Told once a reason.
     Refused { task_type: String, version: String, reason: String },
+    /// What was refused is gone, or what is served lies in its place again.
+    Withdrawn { task_type: String, version: String },
 }
 
 impl Store {
@@ -77,10 +81,15 @@ impl Store {
         })
     }
 
-    /// One look at all sources. Cheap when nothing changed. Packages are opened and tried on blocking threads; until a new
-    /// one answers its checks, the old one serves.
+    /// One look at all sources. Cheap when nothing changed. Packages are opened and tried on threads of their own; until a
+    /// new one answers its checks, the old one serves. Waits for what it finds new, for a minute at most.
     pub async fn scan(&self) -> Vec<Change> {
-        self.scanner.lock().await.step(self).await
+        self.scan_within(scan::SLOW).await
+    }
+
+    /// As [`Store::scan`], for a caller with less patience: what is not open by then is told by a later look.
+    pub async fn scan_within(&self, patience: Duration) -> Vec<Change> {
+        self.scanner.lock().await.step(self, patience).await
     }
 
     /// Keeps to the packages that `wanted` names by task type and version, from the next scan on. Others are not even

@@ -1,12 +1,14 @@
 //! One model version that is served.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use serde_json::Value;
+use tokio::sync::watch;
 
-use super::memory::Memory;
+use super::beside::beside;
+use super::memory::{Memory, Promise};
 use super::opener::Open;
 use super::running::Running;
 use crate::batch::{Answer, Compute};
@@ -19,22 +21,30 @@ use crate::package::Package;
 /// A model version: in memory, or unloaded for want of it and back when asked.
 ///
 /// Errors of its answers, by `code` ([`InferError`]): `bad_input` (permanent), `bad_output` (permanent), `panic`,
-/// `wrong_answer_count`, `timeout` (the call or the deadline), `overloaded` (too many wait: HTTP 429), `model_crashed`,
-/// `out_of_memory`, `model_unavailable` (it could not be brought back into memory; a remote one did not answer).
+/// `wrong_answer_count`, `timeout` (the call or the deadline), `overloaded` (too many wait, or the models in use leave no
+/// memory for it: HTTP 429), `model_crashed`, `out_of_memory`, `model_unavailable` (it could not be brought back into memory; a remote one did not answer).
 pub struct Served {
+    this: Weak<Self>,
     package: Arc<Package>,
     input_schema: Value,
     output_schema: Value,
     runs_on: RunsOn,
     running: Mutex<Option<Arc<Running>>>,
-    /// One at a time brings it back.
-    waking: tokio::sync::Mutex<()>,
+    /// What those wait for who asked for it while it was away: one load for all of them, which outlives each.
+    waking: Mutex<Option<watch::Receiver<Option<Woken>>>>,
+    /// Bytes it needs, as far as it has shown.
+    bytes: u64,
+    /// Its place holds something broken now: unloaded, it could not come back.
+    kept: AtomicBool,
     last_used: AtomicU64,
     memory: Arc<Memory>,
     compute: Arc<Compute>,
     /// How it comes back; `None` when it never leaves.
     open: Option<Arc<dyn Open>>,
 }
+
+/// How a load ended.
+type Woken = Result<Arc<Running>, InferError>;
 
 /// Where a served model is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +133,7 @@ impl Served {
         memory: &Arc<Memory>,
         compute: &Arc<Compute>,
         open: Option<Arc<dyn Open>>,
+        promise: Option<Promise>,
     ) -> Result<Arc<Self>, OpenError> {
         let package = loaded.package.clone();
         let (input_schema, output_schema) = (package.input_schema()?, package.output_schema()?);
@@ -132,28 +143,40 @@ impl Served {
             return Err(OpenError::Unavailable(format!("it needs {bytes} bytes; models may have {budget} together")));
         }
         let running = start(loaded, compute)?;
-        let served = Arc::new(Self {
+        let served = Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             package,
             input_schema,
             output_schema,
             runs_on: running.loaded.runs_on(),
             running: Mutex::new(Some(Arc::new(running))),
-            waking: tokio::sync::Mutex::default(),
+            waking: Mutex::default(),
+            bytes,
+            kept: AtomicBool::new(false),
             last_used: AtomicU64::new(memory.tick()),
             memory: memory.clone(),
             compute: compute.clone(),
             open,
         });
-        memory.watch(&served);
+        match promise {
+            Some(promise) => promise.redeem(|| memory.watch(&served)),
+            None => memory.watch(&served),
+        }
         if !memory.make_room(&served) {
-            // All others are busy: it has shown that it answers, and comes back when it is asked.
+            // It took more than it said, and all others are busy: it has shown that it answers, and comes back when it
+            // is asked.
             served.unload();
         }
         Ok(served)
     }
 
     pub(super) fn pinned(loaded: Loaded, memory: &Arc<Memory>, compute: &Arc<Compute>) -> Result<Arc<Self>, OpenError> {
-        Self::new(loaded, memory, compute, None)
+        Self::new(loaded, memory, compute, None, None)
+    }
+
+    /// Whether it is to stay in memory because it could not come back.
+    pub(super) fn keep(&self, kept: bool) {
+        self.kept.store(kept, Ordering::Relaxed);
     }
 
     pub(super) fn last_used(&self) -> u64 {
@@ -162,45 +185,76 @@ impl Served {
 
     /// Drops the model unless a call is in flight or it cannot come back; the bytes that this frees.
     pub(super) fn unload(&self) -> u64 {
-        if self.open.is_none() {
-            return 0;
-        }
         let mut running = self.lock();
-        // Whoever uses it has a reference of its own, taken under this lock.
-        if running.as_ref().is_none_or(|running| Arc::strong_count(running) > 1) {
+        if !self.is_idle(running.as_ref()) {
             return 0;
         }
         running.take().map_or(0, |running| running.bytes)
     }
 
-    async fn running(&self, deadline: Instant) -> Result<Arc<Running>, InferError> {
+    /// The bytes that [`Served::unload`] would free.
+    pub(super) fn idle_bytes(&self) -> u64 {
+        let running = self.lock();
+        running.as_ref().filter(|running| self.is_idle(Some(running))).map_or(0, |running| running.bytes)
+    }
+
+    fn is_idle(&self, running: Option<&Arc<Running>>) -> bool {
+        // Whoever uses it has a reference of its own, taken under the lock.
+        let unused = running.is_some_and(|running| Arc::strong_count(running) == 1);
+        unused && self.open.is_some() && !self.kept.load(Ordering::Relaxed)
+    }
+
+    async fn running(&self, deadline: Instant) -> Woken {
         self.last_used.store(self.memory.tick(), Ordering::Relaxed);
         if let Some(running) = self.lock().clone() {
             return Ok(running);
         }
-        match tokio::time::timeout_at(deadline.into(), self.wake()).await {
-            Ok(running) => running,
+        let mut waking = match self.wake() {
+            Ok(waking) => waking,
+            Err(running) => return Ok(running),
+        };
+        match tokio::time::timeout_at(deadline.into(), waking.wait_for(Option::is_some)).await {
+            Ok(Ok(woken)) => woken.clone().unwrap_or_else(|| Err(unavailable("its load ended without an outcome"))),
+            Ok(Err(_)) => Err(unavailable("its load ended without an outcome")),
             Err(_) => Err(InferError::unavailable("timeout", "the model was not back in memory before the deadline")),
         }
     }
 
-    async fn wake(&self) -> Result<Arc<Running>, InferError> {
-        let _only = self.waking.lock().await;
+    /// The load under way, begun unless there is one; the model itself when it has come back meanwhile.
+    fn wake(&self) -> Result<watch::Receiver<Option<Woken>>, Arc<Running>> {
+        let mut waking = self.waking.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = self.lock().clone() {
-            return Ok(running);
+            return Err(running);
         }
+        if let Some(waking) = &*waking {
+            return Ok(waking.clone());
+        }
+        let (sender, receiver) = watch::channel(None);
+        if let Some(this) = self.this.upgrade() {
+            *waking = Some(receiver.clone());
+            tokio::spawn(async move {
+                let woken = this.load().await;
+                *this.waking.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                sender.send_replace(Some(woken));
+            });
+        }
+        Ok(receiver)
+    }
+
+    async fn load(&self) -> Woken {
         let Some(open) = self.open.clone() else { return Err(unavailable("it is not in memory")) };
+        let Some(promise) = self.memory.promise(self.bytes) else { return Err(no_room()) };
         let (package, compute) = (self.package.clone(), self.compute.clone());
-        let opened = tokio::task::spawn_blocking(move || start(open.open(unchanged(package)?)?, &compute)).await;
-        let running = match opened {
-            Ok(Ok(running)) => Arc::new(running),
-            Ok(Err(error)) => return Err(unavailable(&error.to_string())),
-            Err(_) => return Err(unavailable("it panicked while it was opened")),
+        let running = match beside(move || start(open.open(unchanged(package)?)?, &compute)).await {
+            Some(Ok(running)) => Arc::new(running),
+            Some(Err(error)) => return Err(unavailable(&error.to_string())),
+            None => return Err(unavailable("it panicked while it was opened")),
         };
-        *self.lock() = Some(running.clone());
+        promise.redeem(|| *self.lock() = Some(running.clone()));
         if !self.memory.make_room(self) {
+            // It takes more than it did.
             *self.lock() = None;
-            return Err(unavailable("the models in use leave no memory for it"));
+            return Err(no_room());
         }
         Ok(running)
     }
@@ -230,6 +284,10 @@ fn unchanged(package: Arc<Package>) -> Result<Arc<Package>, OpenError> {
 
 fn start(loaded: Loaded, compute: &Arc<Compute>) -> Result<Running, OpenError> {
     Running::start(loaded, compute).map_err(|error| OpenError::Unavailable(format!("no thread for it: {error}")))
+}
+
+fn no_room() -> InferError {
+    InferError::unavailable("overloaded", "the models in use leave no memory for this one")
 }
 
 fn unavailable(reason: &str) -> InferError {

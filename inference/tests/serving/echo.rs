@@ -10,6 +10,9 @@ use insightforge_inference::{
 };
 use serde_json::{Value, json};
 
+/// What an [`Echo`] keeps in memory: as much as its manifest says it needs.
+pub(crate) const BYTES: u64 = 64 << 20;
+
 /// Answers `{"echo": <text>, "salt": <content of salt.txt>}`; some texts make it misbehave.
 pub(crate) struct Echo {
     salt: String,
@@ -21,7 +24,7 @@ impl Model for Echo {
     }
 
     fn resident_bytes(&self) -> u64 {
-        1_000
+        BYTES
     }
 
     fn prepare(&self, document: &Value) -> Result<Prepared, InferError> {
@@ -44,12 +47,15 @@ impl Model for Echo {
     }
 }
 
-/// Opens every package as an [`Echo`].
+/// Opens every package as an [`Echo`]; one whose salt is `hang` is never open.
 pub(crate) struct Echoes;
 
 impl Open for Echoes {
     fn open(&self, package: Arc<Package>) -> Result<Loaded, OpenError> {
         let salt = String::from_utf8(package.file("salt.txt")?.into_owned()).expect("the salt is text");
+        while salt == "hang" {
+            std::thread::park();
+        }
         let loaded = Loaded::new(package, Box::new(Echo { salt }))?;
         loaded.check()?;
         Ok(loaded)
@@ -57,7 +63,11 @@ impl Open for Echoes {
 }
 
 pub(crate) fn store(folders: Vec<PathBuf>, memory_bytes: u64) -> Arc<Store> {
-    Store::new(StoreOptions { built_in: false, folders, open: Arc::new(Echoes), memory_bytes, compute: 2 })
+    store_with(folders, memory_bytes, Arc::new(Echoes))
+}
+
+pub(crate) fn store_with(folders: Vec<PathBuf>, memory_bytes: u64, open: Arc<dyn Open>) -> Arc<Store> {
+    Store::new(StoreOptions { built_in: false, folders, open, memory_bytes, compute: 2 })
 }
 
 /// Later than any test takes.
