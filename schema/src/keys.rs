@@ -11,6 +11,7 @@ use crate::id::{Partition, TaskId};
 /// | [`Keys::models`] | hash | announced model cards, refreshed by analyzers |
 /// | [`Keys::workers`] | hash | analyzers alive, refreshed every few seconds |
 /// | [`Keys::registry`] | stream | which model version answers; never trimmed |
+/// | [`Keys::confirmation`] | string | a counter, written before replicas are asked what they have |
 /// | [`Keys::journal`] | stream | the truth; trimmed by position only, never by age |
 /// | [`Keys::lane`] | stream | references to waiting tasks; an entry goes with its attempt |
 /// | [`Keys::lanes`] | set | names of the lanes of the partition |
@@ -59,6 +60,12 @@ impl Keys {
     #[must_use]
     pub fn registry(&self) -> String {
         format!("{}:registry", self.prefix)
+    }
+
+    /// String: how often replicas were asked what they have.
+    #[must_use]
+    pub fn confirmation(&self) -> String {
+        format!("{}:confirmed", self.prefix)
     }
 
     /// Stream of a partition's events; see [`crate::event`] for the fields.

@@ -16,7 +16,7 @@ use redis::{
 };
 use tokio::sync::Mutex;
 
-use crate::script::{Arg, Script};
+use crate::script::{Arg, CONFIRM, Script};
 
 /// One command's time on the wire before it counts as ambiguous.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,6 +24,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Unacknowledged bytes for this long mean a dead peer (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Until enough replicas have a write: shorter than [`RESPONSE_TIMEOUT`], since `WAIT` holds up what comes behind it.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two tries: doubling from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_millis(500);
@@ -52,7 +54,16 @@ pub struct Link {
 struct Shared {
     client: Client,
     deadline: Duration,
+    confirmation: Option<Confirmation>,
     slot: Mutex<Slot>,
+}
+
+/// How many replicas must have a write before it counts.
+#[derive(Clone, Debug)]
+struct Confirmation {
+    replicas: u32,
+    /// See [`crate::keys::Keys::confirmation`].
+    key: String,
 }
 
 /// The current connection and how many there were before it, so that one failure is not counted against its successor.
@@ -80,7 +91,16 @@ impl Link {
             .set_tcp_settings(TcpSettings::default().set_nodelay(true).set_user_timeout(USER_TIMEOUT));
         let client = Client::open(info).map_err(|_| LinkError::Refused("the Redis URL cannot be read".to_owned()))?;
         let slot = Mutex::new(Slot { generation: 0, connection: None });
-        Ok(Self { shared: Arc::new(Shared { client, deadline, slot }) })
+        Ok(Self { shared: Arc::new(Shared { client, deadline, confirmation: None, slot }) })
+    }
+
+    /// The same server, with writing scripts answered only when `replicas` replicas have what they wrote (`WAIT`). A write
+    /// that too few confirm is repeated until the deadline and then unavailable: it stands, and may be lost with the
+    /// server. Confirmed is not safe for ever: a failover to a replica that was not among those can lose it still.
+    #[must_use]
+    pub fn confirmed_by(&self, replicas: u32, key: String) -> Self {
+        let confirmation = (replicas > 0).then_some(Confirmation { replicas, key });
+        self.with(confirmation)
     }
 
     /// A link to the same server with a connection of its own. Redis takes from every connection that has something for it
@@ -88,8 +108,12 @@ impl Link {
     /// together in one call.
     #[must_use]
     pub fn sibling(&self) -> Self {
+        self.with(self.shared.confirmation.clone())
+    }
+
+    fn with(&self, confirmation: Option<Confirmation>) -> Self {
         let slot = Mutex::new(Slot { generation: 0, connection: None });
-        let shared = Shared { client: self.shared.client.clone(), deadline: self.shared.deadline, slot };
+        let shared = Shared { client: self.shared.client.clone(), deadline: self.shared.deadline, confirmation, slot };
         Self { shared: Arc::new(shared) }
     }
 
@@ -109,7 +133,8 @@ impl Link {
         keys: &[String],
         args: &[Arg<'_>],
     ) -> Result<T, LinkError> {
-        self.repeat(Call::Script { script, keys, args }).await
+        let confirmation = self.shared.confirmation.as_ref().filter(|_| script.writes());
+        self.repeat(Call::Script { script, keys, args }, confirmation).await
     }
 
     /// Runs one command that may safely run twice: a read, or a write that sets what it sets.
@@ -117,7 +142,7 @@ impl Link {
     /// # Errors
     /// See [`LinkError`].
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LinkError> {
-        self.repeat(Call::Command(command)).await
+        self.repeat(Call::Command(command), None).await
     }
 
     /// A connection of its own for one reader's blocking reads. It has no response timeout: the caller's `BLOCK` is the
@@ -135,7 +160,11 @@ impl Link {
             .map_err(|error| LinkError::Unavailable(error.to_string()))
     }
 
-    async fn repeat<T: FromRedisValue>(&self, call: Call<'_>) -> Result<T, LinkError> {
+    async fn repeat<T: FromRedisValue>(
+        &self,
+        call: Call<'_>,
+        confirmation: Option<&Confirmation>,
+    ) -> Result<T, LinkError> {
         let give_up = Instant::now() + self.shared.deadline;
         let mut wait = RETRY_FIRST;
         loop {
@@ -144,8 +173,11 @@ impl Link {
                 return Err(LinkError::Unavailable("no connection in time".to_owned()));
             };
             let error = match connection {
-                Ok((generation, connection)) => match call.make(connection).await {
-                    Ok(value) => return Ok(value),
+                Ok((generation, mut connection)) => match call.make(connection.clone()).await {
+                    Ok(value) => match confirm(confirmation, &mut connection).await {
+                        Ok(()) => return Ok(value),
+                        Err(error) => error,
+                    },
                     Err(error) => {
                         if breaks_connection(&error) {
                             self.drop_connection(generation).await;
@@ -209,6 +241,24 @@ impl Call<'_> {
             }
         }
     }
+}
+
+/// `WAIT` covers what its own connection wrote; a repeated script may have written on an earlier one. So something is
+/// written first: replicas that have that have everything before it.
+async fn confirm(
+    confirmation: Option<&Confirmation>,
+    connection: &mut MultiplexedConnection,
+) -> Result<(), RedisError> {
+    let Some(Confirmation { replicas, key }) = confirmation else { return Ok(()) };
+    let mark = CONFIRM.by_body(std::slice::from_ref(key), &[]);
+    mark.query_async::<()>(connection).await?;
+    let mut wait = redis::cmd("WAIT");
+    let confirmed: u32 = wait.arg(*replicas).arg(CONFIRM_TIMEOUT.as_millis() as u64).query_async(connection).await?;
+    if confirmed >= *replicas {
+        return Ok(());
+    }
+    let text = format!("{confirmed} of {replicas} replicas have the write");
+    Err(RedisError::from((ErrorKind::Server(ServerErrorKind::TryAgain), "too few replicas", text)))
 }
 
 enum Verdict {

@@ -49,6 +49,7 @@ scripts! {
     RANGE = "range.lua",
     REGISTER = "register.lua",
     SHADOW = "shadow.lua",
+    CONFIRM = "confirm.lua",
 }
 
 impl Script {
@@ -59,6 +60,10 @@ impl Script {
     /// Also loads the script, for the next call by hash.
     pub(crate) fn by_body(&self, keys: &[String], args: &[Arg<'_>]) -> Cmd {
         self.command("EVAL", self.body, keys, args)
+    }
+
+    pub(crate) fn writes(&self) -> bool {
+        !self.body.starts_with("#!lua flags=no-writes")
     }
 
     fn command(&self, verb: &str, script: &str, keys: &[String], args: &[Arg<'_>]) -> Cmd {

@@ -47,6 +47,10 @@ pub(crate) struct ApiArgs {
     /// Largest body of one batch upload, in bytes; it is streamed, not held
     #[arg(long, env = "INSIGHTFORGE_MAX_BATCH_BYTES", default_value_t = 104_857_600)]
     max_batch_bytes: u64,
+    /// Replicas of Redis that must have an upload before it is answered 202 (`WAIT`); where too few confirm within ten
+    /// seconds the answer is 503, and the upload may or may not run: send it again under its idempotency key
+    #[arg(long, env = "INSIGHTFORGE_MIN_REPLICAS_ACK", default_value_t = 0)]
+    min_replicas_ack: u32,
     /// Longest wait a caller may ask for with `Prefer: wait=N` or a long poll, in seconds
     #[arg(long, env = "INSIGHTFORGE_WAIT_LIMIT_S", default_value_t = 30)]
     wait_limit_s: u64,
@@ -71,7 +75,8 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
     let addresses = AddressPolicy::parse(&args.webhook_allow_cidrs).context("INSIGHTFORGE_WEBHOOK_ALLOW_CIDRS")?;
     let sealer = args.seal.sealer()?;
     let shutdown = boot::shutdown_on_signal()?;
-    let (link, keys) = (args.redis.link()?, args.redis.keys());
+    let keys = args.redis.keys();
+    let link = args.redis.link()?.confirmed_by(args.min_replicas_ack, keys.confirmation());
     let pool = args.database.reading_pool(DATABASE_CONNECTIONS)?;
     let partitions = check_journal(&args.redis, &link).await?;
     mention_tables(&pool).await;
