@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 pub use self::compute::Compute;
+pub(crate) use self::compute::aside;
 pub(crate) use self::meters::Meters;
 pub use self::meters::describe_metrics;
 pub use self::pick::{Limits, pick};
@@ -135,6 +136,12 @@ impl Batcher {
     pub fn stuck(&self) -> usize {
         self.shared.stuck.load(Ordering::Relaxed)
     }
+
+    /// Whether so many of them run that the model is asked no more until one comes back.
+    #[must_use]
+    pub fn hangs(&self) -> bool {
+        self.stuck() >= call::HANG_MOST
+    }
 }
 
 impl Drop for Batcher {
@@ -212,15 +219,19 @@ impl Shared {
         let begun = Instant::now();
         let mut askers = Vec::with_capacity(batch.len());
         let mut inputs = Vec::with_capacity(batch.len());
-        for Waiting { prepared, since, answer, .. } in batch {
+        for Waiting { prepared, since, deadline, answer } in batch {
             self.meters.queued(begun - since);
-            askers.push(answer);
+            askers.push((answer, deadline));
             inputs.push(prepared);
         }
         self.meters.batch(&inputs, self.settings.limits.cost);
-        let answers = caller.ask(inputs);
+        let wanted = |place: usize| {
+            let (asker, deadline) = &askers[place];
+            !asker.is_closed() && *deadline > Instant::now()
+        };
+        let answers = caller.ask(inputs, wanted);
         self.meters.inferred(begun.elapsed());
-        for (asker, answer) in askers.into_iter().zip(answers) {
+        for ((asker, _), answer) in askers.into_iter().zip(answers) {
             give(asker, answer);
         }
     }

@@ -11,6 +11,8 @@ use crate::manifest::{Manifest, ManifestError, Schema};
 
 /// The name of the manifest in every package.
 pub const MANIFEST: &str = "model.toml";
+/// The largest manifest, in bytes.
+pub(crate) const MOST_MANIFEST: u64 = 4 << 20;
 
 /// A package whose files are all there and are what its manifest says.
 #[derive(Debug)]
@@ -76,17 +78,24 @@ impl Package {
         Ok(Self { manifest, digest, size, files })
     }
 
-    /// The content of a file the manifest names.
+    /// The content of a file the manifest names, if it still is what the manifest says: what is used is what was verified.
     ///
     /// # Errors
-    /// [`PackageError::Unreadable`], also when the manifest does not name it.
+    /// [`PackageError`], also when the manifest does not name it.
     pub fn file(&self, name: &str) -> Result<Cow<'static, [u8]>, PackageError> {
-        if self.manifest.files.contains_key(name) {
-            self.files.read(name)
-        } else {
+        let Some(expected) = self.manifest.files.get(name) else {
             let error = std::io::Error::new(std::io::ErrorKind::NotFound, "the manifest's [files] do not name it");
-            Err(PackageError::Unreadable { name: name.to_owned(), error })
+            return Err(unreadable(name, error));
+        };
+        let content = self.files.read(name)?;
+        // What is part of the program cannot have changed since.
+        if self.folder().is_some() {
+            let actual = hex::encode(Sha256::digest(&content));
+            if !actual.eq_ignore_ascii_case(expected) {
+                return Err(PackageError::WrongHash { name: name.to_owned(), actual });
+            }
         }
+        Ok(content)
     }
 
     /// The folder it was read from; `None` when it is part of the program.
@@ -126,8 +135,13 @@ impl Package {
 impl Files {
     fn read(&self, name: &str) -> Result<Cow<'static, [u8]>, PackageError> {
         match self {
+            Self::Folder(folder) if name == MANIFEST => {
+                manifest(folder).map(Cow::Owned).map_err(|error| unreadable(name, error))
+            }
             Self::Folder(folder) => {
-                std::fs::read(folder.join(name)).map(Cow::Owned).map_err(|error| unreadable(name, error))
+                let path = folder.join(name);
+                let content = regular(&path).and_then(|_| std::fs::read(&path));
+                content.map(Cow::Owned).map_err(|error| unreadable(name, error))
             }
             Self::BuiltIn(_) => self.built_in(name).map(Cow::Borrowed),
         }
@@ -154,7 +168,24 @@ impl Files {
     }
 }
 
+/// The text of a folder's manifest.
+pub(crate) fn manifest(folder: &Path) -> std::io::Result<Vec<u8>> {
+    let path = folder.join(MANIFEST);
+    let bytes = regular(&path)?;
+    if bytes > MOST_MANIFEST {
+        return Err(std::io::Error::other(format!("it has {bytes} bytes; {MOST_MANIFEST} at most")));
+    }
+    std::fs::read(path)
+}
+
+/// The length of a regular file; others (a pipe, a device) may never end, or never answer.
+fn regular(path: &Path) -> std::io::Result<u64> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_file() { Ok(metadata.len()) } else { Err(std::io::Error::other("it is no regular file")) }
+}
+
 fn hash_file(path: &Path) -> std::io::Result<(String, u64)> {
+    regular(path)?;
     let mut file = std::fs::File::open(path)?;
     let (mut hasher, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
     loop {

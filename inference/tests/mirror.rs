@@ -70,6 +70,32 @@ async fn a_package_that_is_not_whole_or_too_large_leaves_the_old_one_in_place() 
 }
 
 #[tokio::test]
+async fn a_package_that_cannot_be_had_keeps_no_other_away_and_is_told_once() {
+    let (remote, local) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // The names of its files cannot both be, and one is too long for any file system.
+    let folder = write_package(remote.path(), "echo", "a", "one", ("", ""));
+    let text = std::fs::read_to_string(folder.join("model.toml")).unwrap();
+    let hash = "0".repeat(64);
+    let odd = format!("[files]\n\"{}\" = \"{hash}\"\n\"salt.txt/below\" = \"{hash}\"\n", "n".repeat(300));
+    std::fs::write(folder.join("model.toml"), text.replace("[files]", &odd)).unwrap();
+    let wrong = write_package(remote.path(), "echo", "b", "one", ("", ""));
+    std::fs::write(wrong.join("salt.txt"), "two").unwrap();
+    write_package(remote.path(), "echo", "c", "one", ("", ""));
+    std::fs::create_dir(local.path().join("echo")).unwrap();
+    std::fs::write(local.path().join("echo/.DS_Store"), "").unwrap();
+
+    let mut mirror = mirror(remote.path(), local.path(), 1 << 20);
+    let pulled = mirror.pull().await.unwrap();
+    assert!(
+        matches!(&pulled[..], [Pulled::Refused { .. }, Pulled::Refused { .. }, Pulled::Fetched { version, .. }] if version == "c"),
+        "{pulled:?}"
+    );
+    assert_eq!(mirror.pull().await.unwrap(), [], "neither is fetched again as it is");
+    std::fs::write(wrong.join("salt.txt"), "one").unwrap();
+    assert!(matches!(&mirror.pull().await.unwrap()[..], [Pulled::Fetched { version, .. }] if version == "b"));
+}
+
+#[tokio::test]
 async fn what_is_here_already_is_not_fetched_again_after_a_restart_unless_it_is_damaged() {
     let (remote, local) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_package(remote.path(), "echo", "v1", "one", ("", ""));

@@ -7,8 +7,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::Answer;
+use super::compute::aside;
 use crate::loaded::Loaded;
 use crate::model::{InferError, Prepared};
+
+/// Calls of one version that may hang at once; it is asked no more until one of them comes back.
+pub(super) const HANG_MOST: usize = 16;
+/// Inputs of one batch that may hang alone; then it is the model that hangs, and the others are for later.
+const ALONE_MOST: usize = 3;
 
 /// Asks a model on behalf of one thread. A thread cannot be killed: a call that does not come back is left behind on its
 /// own and counted.
@@ -34,21 +40,39 @@ impl Caller {
         Self { loaded, timeout, runner: None, stuck }
     }
 
-    /// Answers each input. A batch that takes too long is asked again one by one, so that only what hangs goes without.
-    pub(super) fn ask(&mut self, inputs: Vec<Prepared>) -> Vec<Answer> {
+    /// Answers each input. A batch that takes too long is asked again one by one, so that only what hangs goes without;
+    /// only what is `wanted` then, by its place.
+    pub(super) fn ask(&mut self, inputs: Vec<Prepared>, wanted: impl Fn(usize) -> bool) -> Vec<Answer> {
         let Some(timeout) = self.timeout else { return self.loaded.infer(&inputs) };
         let count = inputs.len();
         let inputs = Arc::new(inputs);
         match self.run((inputs.clone(), 0..count), timeout) {
             Ok(answers) => answers,
             Err(_) if count > 1 => {
-                (0..count).map(|place| self.run((inputs.clone(), place..place + 1), timeout)?.remove(0)).collect()
+                let mut hung = 0;
+                let alone = |place: usize| {
+                    if hung == ALONE_MOST {
+                        return Err(hangs());
+                    }
+                    // Other models have their turn in between.
+                    aside(|| ());
+                    if !wanted(place) {
+                        return Err(timed_out(timeout));
+                    }
+                    let answers = self.run((inputs.clone(), place..place + 1), timeout);
+                    hung += usize::from(answers.as_ref().is_err_and(|error| error.code == "timeout"));
+                    answers?.remove(0)
+                };
+                (0..count).map(alone).collect()
             }
             Err(error) => vec![Err(error)],
         }
     }
 
     fn run(&mut self, call: Call, timeout: Duration) -> Result<Vec<Answer>, InferError> {
+        if self.stuck.load(Ordering::Relaxed) >= HANG_MOST {
+            return Err(hangs());
+        }
         let runner = match self.runner.take() {
             Some(runner) => runner,
             None => Runner::start(self.loaded.clone(), self.stuck.clone())
@@ -90,6 +114,11 @@ impl Runner {
         })?;
         Ok(Self { ask, answers, left_behind })
     }
+}
+
+/// Not the input's fault: it is asked again once the model is free.
+fn hangs() -> InferError {
+    InferError::unavailable("overloaded", "calls of the model hang; it is asked again when they have come back")
 }
 
 fn timed_out(timeout: Duration) -> InferError {

@@ -1,6 +1,13 @@
 //! Leave to compute: as many threads of all models at once as the process has cores.
 
+use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+thread_local! {
+    /// Whose leave this thread has.
+    static HELD: RefCell<Option<Arc<Compute>>> = const { RefCell::new(None) };
+}
 
 /// A number of permits, given in the order they were asked for, so that no busy model starves another.
 #[derive(Debug)]
@@ -17,9 +24,23 @@ struct Tickets {
     returned: u64,
 }
 
-/// One thread's leave; given back when dropped.
+/// This thread's leave; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<Compute>);
+pub(crate) struct Permit(PhantomData<*const ()>);
+
+/// Gives this thread's leave back for as long as it only waits, and takes its turn again.
+pub(crate) fn aside<T>(wait: impl FnOnce() -> T) -> T {
+    let held = HELD.take();
+    if let Some(compute) = &held {
+        compute.give_back();
+    }
+    let outcome = wait();
+    if let Some(compute) = held {
+        compute.draw();
+        HELD.set(Some(compute));
+    }
+    outcome
+}
 
 impl Compute {
     /// At least one permit.
@@ -33,15 +54,25 @@ impl Compute {
         self.permits
     }
 
-    /// Waits for its turn.
-    pub(super) fn acquire(self: &Arc<Self>) -> Permit {
+    /// Waits for its turn. A thread asks once at a time.
+    pub(crate) fn acquire(self: &Arc<Self>) -> Permit {
+        self.draw();
+        HELD.set(Some(self.clone()));
+        Permit(PhantomData)
+    }
+
+    fn draw(&self) {
         let mut tickets = self.lock();
         let mine = tickets.drawn;
         tickets.drawn += 1;
         while mine >= tickets.returned + self.permits as u64 {
             tickets = self.returned.wait(tickets).unwrap_or_else(PoisonError::into_inner);
         }
-        Permit(self.clone())
+    }
+
+    fn give_back(&self) {
+        self.lock().returned += 1;
+        self.returned.notify_all();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Tickets> {
@@ -51,8 +82,9 @@ impl Compute {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.lock().returned += 1;
-        self.0.returned.notify_all();
+        if let Some(compute) = HELD.take() {
+            compute.give_back();
+        }
     }
 }
 
@@ -81,5 +113,14 @@ mod tests {
             }
         });
         assert_eq!((most.into_inner(), turns.into_inner()), (2, 1_600));
+    }
+
+    #[test]
+    fn who_only_waits_lets_others_compute() {
+        let compute = Compute::new(1);
+        let permit = compute.acquire();
+        aside(|| std::thread::scope(|scope| drop(scope.spawn(|| drop(compute.acquire())).join())));
+        drop(permit);
+        drop(compute.acquire());
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::child::{Child, Trouble};
 use super::command::HostCommand;
-use crate::batch::Answer;
+use crate::batch::{Answer, aside};
 use crate::manifest::{Cost, Manifest};
 use crate::model::{InferError, Model, Payload, Prepared, RunsOn};
 use crate::open::{OpenError, OpenOptions};
@@ -19,7 +19,7 @@ const START: Duration = Duration::from_secs(30);
 const AT_ONCE: u32 = 3;
 const REST: Duration = Duration::from_millis(100);
 const REST_MOST: Duration = Duration::from_secs(10);
-/// A rest as short as this is waited for; during a longer one calls fail.
+/// A rest as short as this is waited for; during a longer one inputs are turned away.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(super) struct Hosted {
@@ -117,13 +117,15 @@ impl Hosted {
         if place.child.is_none() {
             let rest = place.not_before.saturating_duration_since(Instant::now());
             if rest > PATIENCE {
-                return Err(unavailable(format!(
-                    "it has died {} times; the next start is in {rest:.1?}",
-                    place.deaths
-                )));
+                // Not this input's fault: it may be asked again.
+                let message = format!("it has died {} times; the next start is in {rest:.1?}", place.deaths);
+                return Err(InferError::unavailable("overloaded", message));
             }
-            std::thread::sleep(rest);
-            match self.start.child() {
+            let started = aside(|| {
+                std::thread::sleep(rest);
+                self.start.child()
+            });
+            match started {
                 Ok(child) => place.child = Some(child),
                 Err(reason) => {
                     place.died();

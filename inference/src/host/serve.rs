@@ -30,11 +30,12 @@ pub fn serve(job: &Job, open: &dyn Open) -> ExitCode {
 
 fn speak(job: &Job, open: &dyn Open) -> std::io::Result<()> {
     let mut output = own_output()?;
+    // Before anything of the package is touched: it may never come back, and must not outlive the parent.
+    let asks = listen()?;
     let loaded = match load(job, open) {
         Ok(loaded) => loaded,
         Err(reason) => return wire::write(&mut output, &Hello::Refused { reason }),
     };
-    let asks = listen()?;
     let resident_bytes = loaded.resident_bytes().max(limit::resident_bytes());
     wire::write(&mut output, &Hello::Ready { runs_on: loaded.runs_on(), resident_bytes })?;
     for Ask { id, documents } in asks {

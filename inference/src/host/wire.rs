@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_an_error_and_takes_no_memory() {
+    fn nonsense_is_an_error() {
         for nonsense in
             [&b"\xff\xff\xff\xff"[..], b"\x05\0\0\0ab", b"\x03\0\0\0abc", b"Loading model\n...", b"\0\0\0\x0f"]
         {

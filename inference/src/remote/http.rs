@@ -1,7 +1,7 @@
 //! One POST of JSON, within bounds of time and length.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use ureq::http::{HeaderName, HeaderValue, Uri};
@@ -41,6 +41,13 @@ pub(super) struct Http {
     headers: Vec<(HeaderName, HeaderValue)>,
     timeout: Duration,
     max_response_bytes: u64,
+}
+
+struct Reply {
+    status: u16,
+    /// As it asked for, in seconds; a date is not heeded.
+    retry_after: Option<Duration>,
+    body: Vec<u8>,
 }
 
 /// Why a POST gave no answer.
@@ -86,24 +93,38 @@ impl Http {
 
     /// The body of the answer.
     pub(super) fn post(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let begun = Instant::now();
+        let mut reply = self.again_if_closed(body)?;
+        // Its thread has nothing better to do than to wait for the server, as long as the call may take.
+        if let Some(pause) =
+            reply.retry_after.filter(|pause| reply.status == 429 && begun.elapsed() + *pause < self.timeout)
+        {
+            std::thread::sleep(pause);
+            reply = self.again_if_closed(body)?;
+        }
+        judge(reply.status, reply.body)
+    }
+
+    fn again_if_closed(&self, body: &[u8]) -> Result<Reply, Failure> {
         match self.once(body) {
-            // A connection that was kept open may have been closed meanwhile. Asking twice does no harm.
+            // A connection that was kept open may have been closed meanwhile. A server must not mind being asked twice: a
+            // task that has no answer is asked again anyway.
             Err(Error::Io(_) | Error::Protocol(_)) => self.once(body),
             answer => answer,
         }
         .map_err(|error| self.away(&error))
-        .and_then(|(status, body)| judge(status, body))
     }
 
-    fn once(&self, body: &[u8]) -> Result<(u16, Vec<u8>), Error> {
+    fn once(&self, body: &[u8]) -> Result<Reply, Error> {
         let mut request = self.agent.post(&self.url).header("Content-Type", "application/json");
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
         let mut response = request.send(body)?;
         let status = response.status().as_u16();
+        let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let body = response.body_mut().with_config().limit(self.max_response_bytes).read_to_vec()?;
-        Ok((status, body))
+        Ok(Reply { status, retry_after: seconds.map(Duration::from_secs), body })
     }
 
     fn away(&self, error: &Error) -> Failure {
@@ -128,7 +149,8 @@ fn judge(status: u16, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
         // About the caller or the address, not about the input.
         401 | 403 | 404 | 405 | 407 => Err(Failure::Away(unavailable(said("does not serve us")))),
         408 | 425 | 502..=504 => Err(Failure::Away(unavailable(said("is not available")))),
-        429 => Err(Failure::Away(InferError::unavailable("overloaded", said("has too much to do")))),
+        // Not `overloaded`, which means this process: whoever waits for that would wait for a server that never lets us in.
+        429 => Err(Failure::Away(InferError::unavailable("server_overloaded", said("has too much to do")))),
         400..=499 => Err(Failure::Refused(InferError::bad_input(said("refused the input")))),
         500..=599 => Err(Failure::Refused(unavailable(said("failed")))),
         _ => Err(Failure::Away(unavailable(said("answered what is no answer")))),
@@ -206,7 +228,7 @@ mod tests {
             (422, "bad_input", true, true),
             (401, "model_unavailable", false, false),
             (404, "model_unavailable", false, false),
-            (429, "overloaded", false, false),
+            (429, "server_overloaded", false, false),
             (500, "model_unavailable", false, true),
             (503, "model_unavailable", false, false),
             (302, "model_unavailable", false, false),

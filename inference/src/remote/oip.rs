@@ -153,22 +153,22 @@ impl Oip {
         let name = &self.answer.output;
         let output = response.outputs.into_iter().find(|output| output.name == *name);
         let output = output.ok_or_else(|| InferError::bad_output(format!("the model server gave no output {name}")))?;
-        let items = self.split(&output, count)?;
+        let items = self.by_item(output).items(count)?;
         Ok(items.into_iter().map(|item| self.answers.judge(&self.result(item)?)).collect())
     }
 
-    fn split(&self, output: &Output, count: usize) -> Result<Vec<Vec<Value>>, InferError> {
+    /// With a first dimension that counts the inputs. A server that has none answers for one.
+    fn by_item(&self, output: Output) -> Output {
         if self.batch {
-            return output.items(count);
+            return output;
         }
-        // No dimension counts the inputs: all of it belongs to the one.
-        Output { shape: [vec![1], output.shape.clone()].concat(), ..output.clone() }.items(1)
+        Output { shape: [&[1], output.shape.as_slice()].concat(), ..output }
     }
 
     fn tensors(&self, response: Response, count: usize) -> Result<Vec<Answer>, InferError> {
         let mut results = vec![Map::new(); count];
-        for output in response.outputs {
-            for (result, item) in results.iter_mut().zip(self.split(&output, count)?) {
+        for output in response.outputs.into_iter().map(|output| self.by_item(output)) {
+            for (result, item) in results.iter_mut().zip(output.items(count)?) {
                 result.insert(output.name.clone(), output.nest(item));
             }
         }
@@ -187,6 +187,9 @@ impl Oip {
     fn labels(&self, item: &[Value]) -> Result<Value, InferError> {
         let mut result = Map::new();
         if let [Value::String(label)] = item {
+            if !self.labels.is_empty() && !self.labels.contains(label) {
+                return Err(InferError::bad_output("the model server gave a label that output.labels does not name"));
+            }
             result.insert(self.answer.label_field.clone(), json!(label));
         } else {
             let mut scores = numbers(item)?;

@@ -5,18 +5,25 @@
 //! and put there whole; when the object store cannot be reached everything stays as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use tokio::io::AsyncWriteExt;
 use url::Url;
 
 use crate::manifest::{Manifest, is_task_type, is_version};
-use crate::package::{MANIFEST, Package};
+use crate::package::{MANIFEST, MOST_MANIFEST, Package};
 
-/// The largest manifest, in bytes.
-const MOST_MANIFEST: u64 = 4 << 20;
+/// What is asked of an object at once, and how long the object store may take for it. A package may take as long as it is.
+const PIECE: u64 = 8 << 20;
+const STALL: Duration = Duration::from_secs(60);
+/// Packages that are fetched at once.
+const AT_ONCE: usize = 4;
+/// How long a refused package rests that is still the same. Doubles.
+const RETRY: Duration = Duration::from_secs(60);
+const RETRY_MOST: Duration = Duration::from_secs(3_600);
 
 /// One object store's packages and the folder that holds them here.
 pub struct Mirror {
@@ -24,14 +31,25 @@ pub struct Mirror {
     prefix: object_store::path::Path,
     folder: PathBuf,
     most_bytes: u64,
-    /// The state of each manifest when it was last dealt with.
+    /// The state of each package when it was last dealt with.
     seen: BTreeMap<Name, Seen>,
 }
 
 /// Task type and version.
 type Name = (String, String);
-/// What tells one state of an object from another.
-type Seen = (u64, Option<String>, i64);
+/// What tells one state of a package's objects from another: path, size, tag and time of each.
+type Marks = Vec<(String, u64, Option<String>, i64)>;
+
+struct Seen {
+    marks: Marks,
+    refused: Option<Refusal>,
+}
+
+struct Refusal {
+    reason: String,
+    again: Instant,
+    rest: Duration,
+}
 
 /// What a pull changed in the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +63,7 @@ pub enum Pulled {
         task_type: String,
         version: String,
     },
-    /// It is not what its manifest says, or too large; what was here stays.
+    /// It cannot be had, is not what its manifest says, or is too large; what was here stays. Told once a reason.
     Refused {
         task_type: String,
         version: String,
@@ -58,6 +76,8 @@ pub enum Pulled {
 pub enum MirrorError {
     #[error("the object store: {0}")]
     Objects(#[from] object_store::Error),
+    #[error("the object store: no answer within {} s", STALL.as_secs())]
+    Silent,
     #[error("the local folder: {0}")]
     Folder(#[from] std::io::Error),
 }
@@ -86,34 +106,58 @@ impl Mirror {
         &self.folder
     }
 
-    /// Brings the folder up to date.
+    /// Brings the folder up to date; what is wrong with one package keeps no other from coming.
     ///
     /// # Errors
-    /// [`MirrorError`]; what was pulled before it stays.
+    /// [`MirrorError`] when the object store cannot be listed, or the folder cannot be read.
     pub async fn pull(&mut self) -> Result<Vec<Pulled>, MirrorError> {
-        let all: Vec<ObjectMeta> = self.objects.list(Some(&self.prefix)).try_collect().await?;
+        let all: Vec<ObjectMeta> = in_time(self.objects.list(Some(&self.prefix)).try_collect()).await?;
         let manifests: BTreeMap<Name, &ObjectMeta> =
             all.iter().filter_map(|object| Some((self.name(&object.location)?, object))).collect();
-        let mut pulled = self.remove_gone(&manifests)?;
-        for (name, manifest) in manifests {
-            let now = (manifest.size, manifest.e_tag.clone(), manifest.last_modified.timestamp_micros());
-            if self.seen.get(&name) == Some(&now) {
-                continue;
-            }
+        let mut pulled = self.remove_gone(&manifests).await?;
+        let due: Vec<(Name, Marks, &ObjectMeta)> = manifests
+            .into_iter()
+            .map(|(name, manifest)| (marks(manifest, &all), name, manifest))
+            .filter(|(marks, name, _)| self.is_due(name, marks))
+            .map(|(marks, name, manifest)| (name, marks, manifest))
+            .collect();
+        let (this, all) = (&*self, &all);
+        let fetched: Vec<_> = futures_util::stream::iter(due)
+            .map(|(name, marks, manifest)| async move {
+                let outcome = this.fetch(&name, manifest, all).await;
+                (name, marks, outcome)
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        for (name, marks, outcome) in fetched {
             let (task_type, version) = name.clone();
-            match self.fetch(&name, manifest, &all).await {
+            match outcome {
                 Ok(false) => {}
                 Ok(true) => pulled.push(Pulled::Fetched { task_type, version }),
-                // Asked again at the next pull: a file may still be on its way.
-                Err(Trouble::Package(reason)) => {
-                    pulled.push(Pulled::Refused { task_type, version, reason });
+                Err(Refused(reason)) => {
+                    pulled.extend(self.refuse(name, marks, reason));
                     continue;
                 }
-                Err(Trouble::Mirror(error)) => return Err(error),
             }
-            self.seen.insert(name, now);
+            self.seen.insert(name, Seen { marks, refused: None });
         }
         Ok(pulled)
+    }
+
+    fn is_due(&self, name: &Name, marks: &Marks) -> bool {
+        let Some(seen) = self.seen.get(name).filter(|seen| seen.marks == *marks) else { return true };
+        seen.refused.as_ref().is_some_and(|refusal| Instant::now() >= refusal.again)
+    }
+
+    fn refuse(&mut self, name: Name, marks: Marks, reason: String) -> Option<Pulled> {
+        let old = self.seen.remove(&name).filter(|seen| seen.marks == marks).and_then(|seen| seen.refused);
+        let rest = old.as_ref().map_or(RETRY, |old| (old.rest * 2).min(RETRY_MOST));
+        let told = old.is_some_and(|old| old.reason == reason);
+        let (task_type, version) = name.clone();
+        let refused = Some(Refusal { reason: reason.clone(), again: Instant::now() + rest, rest });
+        self.seen.insert(name, Seen { marks, refused });
+        (!told).then_some(Pulled::Refused { task_type, version, reason })
     }
 
     /// Task type and version, of the path of a manifest directly in such a folder.
@@ -131,65 +175,91 @@ impl Mirror {
         }
     }
 
-    fn remove_gone(&mut self, manifests: &BTreeMap<Name, &ObjectMeta>) -> Result<Vec<Pulled>, MirrorError> {
+    async fn remove_gone(&mut self, manifests: &BTreeMap<Name, &ObjectMeta>) -> Result<Vec<Pulled>, MirrorError> {
+        self.seen.retain(|name, _| manifests.contains_key(name));
+        let folder = self.folder.clone();
         let mut removed = Vec::new();
-        for name in here(&self.folder)? {
-            if !manifests.contains_key(&name) {
-                std::fs::remove_dir_all(self.folder.join(&name.0).join(&name.1))?;
-                self.seen.remove(&name);
-                removed.push(Pulled::Removed { task_type: name.0, version: name.1 });
+        for name in blocking(move || here(&folder)).await? {
+            if manifests.contains_key(&name) {
+                continue;
+            }
+            let place = self.folder.join(&name.0).join(&name.1);
+            match tokio::fs::remove_dir_all(&place).await {
+                Ok(()) => removed.push(Pulled::Removed { task_type: name.0, version: name.1 }),
+                Err(error) => {
+                    tracing::warn!(place = %place.display(), %error, "a model package that is gone cannot be removed");
+                }
             }
         }
         Ok(removed)
     }
 
     /// Fetches a package unless it is here already; says whether it did.
-    async fn fetch(&self, name: &Name, manifest: &ObjectMeta, all: &[ObjectMeta]) -> Result<bool, Trouble> {
+    async fn fetch(&self, name: &Name, manifest: &ObjectMeta, all: &[ObjectMeta]) -> Result<bool, Refused> {
         let place = self.folder.join(&name.0).join(&name.1);
         if manifest.size > MOST_MANIFEST {
-            return Err(Trouble::Package(format!("{MANIFEST} has {} bytes; {MOST_MANIFEST} at most", manifest.size)));
+            return Err(Refused(format!("{MANIFEST} has {} bytes; {MOST_MANIFEST} at most", manifest.size)));
         }
-        let text = self.objects.get(&manifest.location).await?.bytes().await?;
-        if std::fs::read(place.join(MANIFEST)).is_ok_and(|old| old == text) && Package::read(&place).is_ok() {
+        let text = in_time(self.objects.get_range(&manifest.location, 0..manifest.size)).await?;
+        let (here, same) = (place.clone(), text.clone());
+        let whole =
+            move || Ok(std::fs::read(here.join(MANIFEST)).is_ok_and(|old| old == same) && Package::read(&here).is_ok());
+        if blocking(whole).await? {
             return Ok(false);
         }
-        let parsed =
-            Manifest::parse(&String::from_utf8_lossy(&text)).map_err(|error| Trouble::Package(error.to_string()))?;
+        let parsed = Manifest::parse(&String::from_utf8_lossy(&text)).map_err(|error| Refused(error.to_string()))?;
         let fresh = tempfile::Builder::new().prefix(".pull-").tempdir_in(&self.folder)?;
-        std::fs::write(fresh.path().join(MANIFEST), &text)?;
+        tokio::fs::write(fresh.path().join(MANIFEST), &text).await?;
         let mut bytes = manifest.size;
         for file in parsed.files.keys() {
             let location = file
                 .split('/')
                 .fold(self.prefix.clone().join(name.0.as_str()).join(name.1.as_str()), |path, part| path.join(part));
             let object = all.iter().find(|object| object.location == location);
-            let object = object.ok_or_else(|| Trouble::Package(format!("{file} is not there")))?;
+            let object = object.ok_or_else(|| Refused(format!("{file} is not there")))?;
             bytes = bytes.saturating_add(object.size);
             if bytes > self.most_bytes {
-                return Err(Trouble::Package(format!("it has more than {} bytes", self.most_bytes)));
+                return Err(Refused(format!("it has more than {} bytes", self.most_bytes)));
             }
-            self.download(object, &fresh.path().join(file)).await?;
+            let fetched = self.download(object, &fresh.path().join(file)).await;
+            fetched.map_err(|Refused(reason)| Refused(format!("{file}: {reason}")))?;
         }
-        Package::read(fresh.path()).map_err(|error| Trouble::Package(error.to_string()))?;
-        put(fresh, &place)?;
+        let put = move || {
+            let read = Package::read(fresh.path()).map_err(std::io::Error::other);
+            read.and_then(|_| put(fresh, &place))
+        };
+        blocking(put).await?;
         Ok(true)
     }
 
-    async fn download(&self, object: &ObjectMeta, path: &Path) -> Result<(), MirrorError> {
+    async fn download(&self, object: &ObjectMeta, path: &Path) -> Result<(), Refused> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            tokio::fs::create_dir_all(folder).await?;
         }
-        let mut file = std::fs::File::create(path)?;
-        let mut content = self.objects.get(&object.location).await?.into_stream();
-        let mut left = object.size;
-        while let Some(piece) = content.try_next().await? {
-            // It may have grown since it was listed; its hash is wrong then anyway.
-            let take = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            file.write_all(&piece[..take])?;
-            left -= take as u64;
+        let mut file = tokio::fs::File::create(path).await?;
+        let mut at = 0;
+        // It may have changed since it was listed; its hash is wrong then anyway.
+        while at < object.size {
+            let end = object.size.min(at + PIECE);
+            let piece = in_time(self.objects.get_range(&object.location, at..end)).await?;
+            file.write_all(&piece).await?;
+            at = end;
         }
+        file.flush().await?;
         Ok(())
     }
+}
+
+/// The objects in the folder of a manifest.
+fn marks(manifest: &ObjectMeta, all: &[ObjectMeta]) -> Marks {
+    let path = manifest.location.as_ref();
+    let folder = path.strip_suffix(MANIFEST).unwrap_or(path);
+    let mark = |object: &ObjectMeta| {
+        (object.location.to_string(), object.size, object.e_tag.clone(), object.last_modified.timestamp_micros())
+    };
+    let mut marks: Marks = all.iter().filter(|object| object.location.as_ref().starts_with(folder)).map(mark).collect();
+    marks.sort_unstable();
+    marks
 }
 
 impl std::fmt::Debug for Mirror {
@@ -198,15 +268,32 @@ impl std::fmt::Debug for Mirror {
     }
 }
 
-enum Trouble {
-    Package(String),
-    Mirror(MirrorError),
+/// Why one package is not fetched.
+struct Refused(String);
+
+impl<E: Into<MirrorError>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self(match error.into() {
+            MirrorError::Folder(error) => error.to_string(),
+            error => error.to_string(),
+        })
+    }
 }
 
-impl<E: Into<MirrorError>> From<E> for Trouble {
-    fn from(error: E) -> Self {
-        Self::Mirror(error.into())
+/// What the object store says, unless it says nothing.
+async fn in_time<T>(asked: impl Future<Output = object_store::Result<T>>) -> Result<T, MirrorError> {
+    match tokio::time::timeout(STALL, asked).await {
+        Ok(said) => Ok(said?),
+        Err(_) => Err(MirrorError::Silent),
     }
+}
+
+/// Reads and writes gigabytes where nobody waits for the thread.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, MirrorError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.unwrap_or_else(|_| Err(std::io::Error::other("the work on the folder panicked")))?)
 }
 
 /// Puts a whole package in its place.
@@ -247,9 +334,13 @@ fn here(folder: &Path) -> std::io::Result<BTreeSet<Name>> {
         let task_type = entry.file_name().to_string_lossy().into_owned();
         if task_type.starts_with(".pull-") {
             std::fs::remove_dir_all(entry.path())?;
-        } else if entry.path().is_dir() {
+        } else if entry.file_type()?.is_dir() {
             for version in std::fs::read_dir(entry.path())? {
-                found.insert((task_type.clone(), version?.file_name().to_string_lossy().into_owned()));
+                let version = version?;
+                // What else lies here is not ours.
+                if version.file_type()?.is_dir() {
+                    found.insert((task_type.clone(), version.file_name().to_string_lossy().into_owned()));
+                }
             }
         }
     }

@@ -103,6 +103,10 @@ impl Running {
         self.batcher.stuck()
     }
 
+    pub(super) fn hangs(&self) -> bool {
+        self.batcher.hangs()
+    }
+
     /// Reads long documents on a thread that may compute.
     async fn read_elsewhere(&self, documents: Vec<String>) -> Vec<Result<Prepared, InferError>> {
         let (loaded, count) = (self.loaded.clone(), documents.len());
@@ -155,7 +159,7 @@ fn settings(manifest: &Manifest, compute: &Arc<Compute>) -> Settings {
     // What is asked over a socket or a pipe keeps to its time itself.
     let keeps_time = remote || manifest.isolation() == Isolation::Process;
     let mut limits = Limits::of(&manifest.batch);
-    if manifest.runtime.backend == Backend::JsonHttp && !asks_for_lists(manifest) {
+    if remote && !takes_lists(manifest) {
         // It is asked one by one: each thread takes one.
         limits.max_items = 1;
     }
@@ -168,8 +172,13 @@ fn settings(manifest: &Manifest, compute: &Arc<Compute>) -> Settings {
     }
 }
 
-fn asks_for_lists(manifest: &Manifest) -> bool {
-    manifest.json_http.as_ref().and_then(|section| section.get("batch")).and_then(toml::Value::as_bool) == Some(true)
+fn takes_lists(manifest: &Manifest) -> bool {
+    let (section, unless_said) = match manifest.runtime.backend {
+        Backend::Oip => (&manifest.oip, true),
+        _ => (&manifest.json_http, false),
+    };
+    let said = section.as_ref().and_then(|section| section.get("batch")).and_then(toml::Value::as_bool);
+    said.unwrap_or(unless_said)
 }
 
 async fn wait(receiver: oneshot::Receiver<Answer>, deadline: Instant) -> Answer {

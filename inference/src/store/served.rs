@@ -21,8 +21,8 @@ use crate::package::Package;
 /// A model version: in memory, or unloaded for want of it and back when asked.
 ///
 /// Errors of its answers, by `code` ([`InferError`]): `bad_input` (permanent), `bad_output` (permanent), `panic`,
-/// `wrong_answer_count`, `timeout` (the call or the deadline), `overloaded` (too many wait, or the models in use leave no
-/// memory for it: HTTP 429), `model_crashed`, `out_of_memory`, `model_unavailable` (it could not be brought back into memory; a remote one did not answer).
+/// `wrong_answer_count`, `timeout` (the call or the deadline), `overloaded` (too many wait, it hangs or rests after crashes,
+/// or the models in use leave no memory for it: HTTP 429), `server_overloaded` (a remote one said so), `model_crashed`, `out_of_memory`, `model_unavailable` (it could not be brought back into memory; a remote one did not answer).
 pub struct Served {
     this: Weak<Self>,
     package: Arc<Package>,
@@ -120,6 +120,12 @@ impl Served {
     #[must_use]
     pub fn stuck(&self) -> usize {
         self.lock().as_ref().map_or(0, |running| running.stuck())
+    }
+
+    /// Whether so many calls hang that it is asked no more until one of them comes back.
+    #[must_use]
+    pub fn hangs(&self) -> bool {
+        self.lock().as_ref().is_some_and(|running| running.hangs())
     }
 
     /// Bytes it keeps in memory now.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::built_in::Files;
 use crate::manifest::Manifest;
-use crate::package::{MANIFEST, Package, PackageError};
+use crate::package::{MANIFEST, Package, PackageError, manifest};
 
 /// What may be a package: a name with a place.
 #[derive(Debug, Clone)]
@@ -36,9 +36,9 @@ impl Candidate {
     /// Its state now. What is part of the program has always the same.
     pub(super) fn mark(&self) -> Mark {
         let Place::Folder(folder) = &self.place else { return Mark::new() };
-        let names = std::fs::read_to_string(folder.join(MANIFEST))
+        let names = manifest(folder)
             .ok()
-            .and_then(|text| Manifest::parse(&text).ok())
+            .and_then(|text| Manifest::parse(&String::from_utf8_lossy(&text)).ok())
             .map(|manifest| manifest.files.into_keys().collect::<Vec<_>>())
             .unwrap_or_default();
         std::iter::once(MANIFEST.to_owned())

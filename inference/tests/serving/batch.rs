@@ -178,6 +178,47 @@ fn a_call_that_does_not_come_back_is_left_behind_and_its_neighbours_are_answered
 }
 
 #[test]
+fn a_model_that_hangs_at_everything_is_given_up_and_what_it_was_not_asked_for_is_for_later() {
+    let (gate, loaded) = gated();
+    let timeout = Some(Duration::from_millis(20));
+    let batcher = Batcher::start(loaded, Settings { timeout, ..settings() }).unwrap();
+    let codes = |answers: Vec<Answer>| -> Vec<String> {
+        answers
+            .into_iter()
+            .map(|answer| answer.err().map_or_else(String::new, |error| error.code.into_owned()))
+            .collect()
+    };
+    let first = codes(answers(submit(&batcher, &["hold"; 64])));
+    assert_eq!(first.iter().filter(|code| *code == "timeout").count(), 3);
+    assert_eq!(first.iter().filter(|code| *code == "overloaded").count(), 61);
+    // The whole batch, and three alone.
+    assert_eq!(batcher.stuck(), 4);
+    while !batcher.hangs() {
+        drop(answers(submit(&batcher, &["hold"; 8])));
+    }
+    assert_eq!(codes(answers(submit(&batcher, &["a", "b"]))), ["overloaded", "overloaded"]);
+    assert_eq!(batcher.stuck(), 16);
+    gate.open();
+    while batcher.stuck() > 0 {
+        std::thread::yield_now();
+    }
+    assert!(answers(submit(&batcher, &["a", "b"])).iter().all(Result::is_ok));
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_asked_again_alone() {
+    let (gate, loaded) = gated();
+    let timeout = Some(Duration::from_millis(200));
+    let batcher = Batcher::start(loaded, Settings { timeout, ..settings() }).unwrap();
+    let mut receivers = submit(&batcher, &["a", "hold", "b"]);
+    gate.begun(1);
+    receivers.remove(1);
+    assert!(answers(receivers).iter().all(Result::is_ok));
+    assert_eq!(gate.batches(), [vec!["a", "hold", "b"], vec!["a"], vec!["b"]]);
+    gate.open();
+}
+
+#[test]
 fn models_of_a_process_compute_within_one_budget() {
     let compute = Some(Compute::new(1));
     let (gate, loaded) = gated();

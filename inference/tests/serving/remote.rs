@@ -118,8 +118,9 @@ async fn tables(Json(body): Json<Value>) -> Json<Value> {
     let shape: Vec<usize> =
         input["shape"].as_array().unwrap().iter().map(|size| size.as_u64().unwrap() as usize).collect();
     let data: Vec<f64> = input["data"].as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect();
-    let sums: Vec<f64> = data.chunks(shape[2]).map(|row| row.iter().sum()).collect();
-    Json(json!({"outputs": [{"name": "sums", "datatype": "FP64", "shape": shape[..2], "data": sums}]}))
+    let (columns, rows) = shape.split_last().unwrap();
+    let sums: Vec<f64> = data.chunks(*columns).map(|row| row.iter().sum()).collect();
+    Json(json!({"outputs": [{"name": "sums", "datatype": "FP64", "shape": rows, "data": sums}]}))
 }
 
 /// Serves a package of this backend; the whole manifest may be changed before.
@@ -168,7 +169,7 @@ async fn a_service_answers_over_one_connection_and_each_failure_has_its_name() {
     for (text, code, permanent) in [
         ("status 422", "bad_input", true),
         ("status 404", "model_unavailable", false),
-        ("status 429", "overloaded", false),
+        ("status 429", "server_overloaded", false),
         ("status 500", "model_unavailable", false),
         ("status 302", "model_unavailable", false),
         ("slow", "timeout", false),
@@ -244,11 +245,11 @@ async fn a_server_of_the_open_inference_protocol_gives_labels_to_a_batch_of_text
     assert_eq!(calls.sizes().last(), Some(&2));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tables_of_different_shapes_are_asked_apart_and_come_back_as_nested_lists() {
+/// Of `tables`; `more` belongs to `[oip]`.
+async fn table_sums(more: &str) -> Arc<Served> {
     let (url, _) = serve().await;
     let oip = format!(
-        "[oip]\nurl = \"{url}\"\nmodel = \"tables\"\nmodel_version = \"3\"\n[[oip.input]]\nname = \"x\"\nfrom = \"/rows\"\ndatatype = \"FP64\"\n[oip.answer]\nkind = \"tensors\""
+        "[oip]\nurl = \"{url}\"\nmodel = \"tables\"\nmodel_version = \"3\"\n{more}\n[[oip.input]]\nname = \"x\"\nfrom = \"/rows\"\ndatatype = \"FP64\"\n[oip.answer]\nkind = \"tensors\""
     );
     let change = |text: String| {
         text.replace("required = [\"text\"]", "required = [\"rows\"]")
@@ -256,7 +257,25 @@ async fn tables_of_different_shapes_are_asked_apart_and_come_back_as_nested_list
             .replace(r#"{"text": "hello"}"#, r#"{"rows": [[1, 2], [3, 4]]}"#)
             .replace("{ echo = \"hello\" }", "{ outputs = { sums = [3.0, 7.0] } }")
     };
-    let served = served("oip", &oip, change).await;
+    served("oip", &oip, change).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_one_input_at_a_time_answers_in_the_shape_it_gives() {
+    let served = table_sums("batch = false").await;
+    for (rows, sums) in [
+        (json!([[1, 2], [3, 4], [5, 6]]), json!([3.0, 7.0, 11.0])),
+        (json!([1, 2]), json!(3.0)),
+        (json!([[[1, 2], [3, 4]], [[5, 6], [7, 8]]]), json!([[3.0, 7.0], [11.0, 15.0]])),
+    ] {
+        let answer = served.infer_one(&json!({ "rows": rows }).to_string(), soon()).await.unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&answer).unwrap()["outputs"]["sums"], sums);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_different_shapes_are_asked_apart_and_come_back_as_nested_lists() {
+    let served = table_sums("").await;
     let documents = [json!([[1, 2, 3]]), json!([[1], [2]]), json!([[5], [6]]), json!([[1], [2, 3]])];
     let documents = documents.map(|rows| json!({ "rows": rows }).to_string()).to_vec();
     let answers = served.infer(documents, soon()).await;

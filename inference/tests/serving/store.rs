@@ -127,6 +127,30 @@ async fn another_content_never_answers_in_the_name_of_an_unloaded_version() {
 }
 
 #[tokio::test]
+async fn what_is_read_is_what_was_verified_and_only_regular_files_are_read() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = write_package(root.path(), "echo", "v1", "verified", ("", ""));
+    let package = Package::read(&folder).unwrap();
+    std::fs::write(folder.join("salt.txt"), "exchanged").unwrap();
+    assert!(package.file("salt.txt").unwrap_err().to_string().contains("SHA-256"));
+
+    let store = store(vec![root.path().to_owned()], ROOMY);
+    let endless = write_package(root.path(), "echo", "v2", "endless", ("", ""));
+    std::fs::remove_file(endless.join("salt.txt")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", endless.join("salt.txt")).unwrap();
+    let silent = write_package(root.path(), "echo", "v3", "silent", ("", ""));
+    std::fs::remove_file(silent.join("salt.txt")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(silent.join("salt.txt")).status().unwrap().success());
+    let long = write_package(root.path(), "echo", "v4", "long", ("", ""));
+    std::fs::File::create(long.join("model.toml")).unwrap().set_len(1 << 40).unwrap();
+    let changes = store.scan().await;
+    for (change, named) in changes.iter().zip(["SHA-256", "regular file", "regular file", "bytes"]) {
+        assert!(matches!(change, Change::Refused { reason, .. } if reason.contains(named)), "{named}: {change:?}");
+    }
+    assert_eq!(changes.len(), 4);
+}
+
+#[tokio::test]
 async fn a_model_with_a_call_in_flight_is_never_unloaded() {
     let root = tempfile::tempdir().unwrap();
     let store = store(vec![root.path().to_owned()], BYTES * 3 / 2);

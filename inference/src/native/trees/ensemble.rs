@@ -102,7 +102,6 @@ impl Forest {
                 _ => return Err(format!("the node {} of tree {} has two parents", ids[place], trees[place])),
             }
         }
-        roots.dedup_by_key(|(tree, _)| *tree);
         let mut distinct: Vec<i64> = trees.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
