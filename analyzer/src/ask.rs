@@ -110,7 +110,10 @@ fn choose(
         let (code, message) = (unresolved.code().into(), unresolved.to_string());
         Answer::Error(InferError { code, message, permanent: true })
     })?;
-    let served = worker.model(task_type, &resolved.version).ok_or(Answer::NotHere)?;
+    let served = worker.model(task_type, &resolved.version).ok_or_else(|| {
+        worker.miss();
+        Answer::NotHere
+    })?;
     Ok((resolved, served))
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use insightforge_schema::link::LinkError;
 
+use crate::presence;
 use crate::serve::refit;
 use crate::wait::pause;
 use crate::worker::Worker;
@@ -11,13 +12,19 @@ use crate::worker::Worker;
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Reads what is new; says whether it changed anything here.
+/// Reads what is new; says whether it changed anything here. A model that went while others are still being opened changes
+/// what is taken, too: its tasks are left to whoever has it.
 ///
 /// # Errors
 /// See [`LinkError`]; the routes stay as they were.
 pub async fn follow(worker: &Worker) -> Result<bool, LinkError> {
     let read = worker.registry.lock().await.refresh().await?;
-    if read == 0 { Ok(false) } else { refit(worker).await }
+    let missed = worker.has_missed();
+    if (read == 0 && !missed) || !refit(worker).await? {
+        return Ok(false);
+    }
+    presence::report(worker).await?;
+    Ok(true)
 }
 
 /// Follows until the process stops taking.

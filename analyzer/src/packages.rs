@@ -1,15 +1,17 @@
 //! Looks for model packages that came, changed, broke or went, and tells the registry and the callers of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use insightforge_inference::{Change, Served};
 use insightforge_schema::catalogue;
 use insightforge_schema::link::LinkError;
-use insightforge_schema::registry::event::{Refused, Registered, Unloaded};
-use insightforge_schema::registry::{Command, Note, WriteError, Written};
+use insightforge_schema::registry::event::{RefusalEnded, Refused, Registered, Unloaded};
+use insightforge_schema::registry::{Command, Note, Routes, WriteError, Written};
 
 use crate::card::card;
 use crate::measure;
+use crate::presence;
 use crate::serve::refit;
 use crate::wait::pause;
 use crate::worker::Worker;
@@ -45,14 +47,22 @@ pub async fn look_within(worker: &Worker, patience: Duration) -> Result<Vec<Chan
     for change in &changes {
         tell(change);
         if let Some(command) = command(worker, change) {
+            if let Command::Refuse(refused) = &command {
+                worker.refused().insert(refused.folder.clone(), refused.clone());
+            }
             worker.untold().push_back(command);
         }
     }
+    let refused = worker.store.refused().await;
+    let still = |task_type: &str, version: &str| refused.iter().any(|it| it.0 == task_type && it.1 == version);
+    worker.refused().retain(|_, it| still(it.task_type.as_deref().unwrap_or(""), it.version.as_deref().unwrap_or("")));
     report_changes(worker).await?;
-    reconcile(worker).await?;
+    let routes = reconcile(worker).await?;
+    reconcile_refusals(worker, &routes).await?;
     let refitted = refit(worker).await?;
     if refitted || !changes.is_empty() {
-        announce(worker).await?;
+        // Operators are told at once who has what: they may be waiting to decide on it.
+        presence::report(worker).await?;
     }
     Ok(changes)
 }
@@ -115,16 +125,16 @@ async fn report_changes(worker: &Worker) -> Result<(), LinkError> {
 }
 
 /// What is served here is told again where the registry does not know it, was told by another process that it is gone, or
-/// was told by this one of a broken package that is mended.
-async fn reconcile(worker: &Worker) -> Result<(), LinkError> {
+/// was told by this one of a broken package that is mended. Returns the routes it went by.
+async fn reconcile(worker: &Worker) -> Result<Arc<Routes>, LinkError> {
     let routes = {
         let mut registry = worker.registry.lock().await;
         registry.refresh().await?;
         registry.routes()
     };
-    let refused = worker.store.refused().await;
+    let refused: Vec<Refused> = worker.refused().values().cloned().collect();
     let is_refused = |note: &Note| {
-        let named = |(task_type, version): &(String, String)| note.is_of(task_type, version);
+        let named = |it: &Refused| it.task_type == note.task_type && it.version == note.version;
         note.worker != worker.name() || refused.iter().any(named)
     };
     for served in worker.served() {
@@ -134,6 +144,28 @@ async fn reconcile(worker: &Worker) -> Result<(), LinkError> {
         let known = routes.task(&manifest.task_type).and_then(|task| task.version(&manifest.version));
         if !known.is_some_and(|known| known.loaded && known.digests.contains(served.digest())) || mended {
             write(worker, &register(worker, &served)).await?;
+        }
+    }
+    Ok(routes)
+}
+
+/// A folder has one note, whoever refused it. What is refused here and has none any more, since another process serves its
+/// own copy, is told again; a note whose package is gone is ended by who wrote it, or by anybody once that process is gone.
+async fn reconcile_refusals(worker: &Worker, routes: &Routes) -> Result<(), LinkError> {
+    let ours = worker.refused().clone();
+    for refused in ours.values().filter(|it| !routes.refused.contains_key(&it.folder)) {
+        write(worker, &Command::Refuse(refused.clone())).await?;
+    }
+    let others: Vec<_> = routes.refused.iter().filter(|(folder, _)| !ours.contains_key(*folder)).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let alive = catalogue::workers(&worker.link, &worker.keys).await?;
+    for (folder, note) in others {
+        if note.worker == worker.name() || !alive.iter().any(|it| it.name == note.worker) {
+            let (task_type, folder) = (note.task_type.clone(), folder.clone());
+            write(worker, &Command::EndRefusal(RefusalEnded { task_type, folder, worker: worker.name().to_owned() }))
+                .await?;
         }
     }
     Ok(())
@@ -190,7 +222,7 @@ fn tell(change: &Change) {
 }
 
 /// Looks every few seconds.
-pub(crate) async fn run(worker: std::sync::Arc<Worker>) {
+pub(crate) async fn run(worker: Arc<Worker>) {
     while pause(INTERVAL, &worker.stop.taking).await {
         if let Err(error) = look_within(&worker, PATIENCE).await {
             tracing::warn!(%error, "the registry could not be told of the models; trying again");

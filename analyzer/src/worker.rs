@@ -1,7 +1,7 @@
 //! This process as its work sees it: settings, connection, its models and lanes, and what it holds of each.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use insightforge_schema::event::{Meta, now_us};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
+use insightforge_schema::registry::event::Refused;
 use insightforge_schema::registry::{Command, Registry};
 use insightforge_schema::script::Context;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -44,6 +45,10 @@ pub struct Worker {
     rooms: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// What the registry is still to be told of this process's models.
     untold: Mutex<VecDeque<Command>>,
+    /// The packages this process refuses, by folder.
+    refused: Mutex<BTreeMap<String, Refused>>,
+    /// A task came for a model that the view has and this process has not.
+    missed: AtomicBool,
     pub(crate) shadows: shadow::Queue,
     /// Told whenever a batch has ended.
     pub(crate) freed: Arc<Notify>,
@@ -102,6 +107,8 @@ impl Worker {
             lanes: Mutex::default(),
             rooms: Mutex::default(),
             untold: Mutex::default(),
+            refused: Mutex::default(),
+            missed: AtomicBool::new(false),
             shadows: shadow::Queue::default(),
             freed: Arc::default(),
             started_ms,
@@ -199,6 +206,19 @@ impl Worker {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Semaphore::new(self.config.max_in_flight));
         rooms.entry(task_type.to_owned()).or_insert_with(new).clone()
+    }
+
+    /// Notes that the view promises what is not here; says so once to who asks by [`Worker::has_missed`].
+    pub(crate) fn miss(&self) {
+        self.missed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_missed(&self) -> bool {
+        self.missed.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn refused(&self) -> MutexGuard<'_, BTreeMap<String, Refused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn untold(&self) -> MutexGuard<'_, VecDeque<Command>> {

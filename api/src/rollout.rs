@@ -6,7 +6,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use insightforge_schema::registry::{Command, Entry, Refusal, Registry, WHOLE, WriteError, Written};
+use insightforge_schema::catalogue;
+use insightforge_schema::registry::{
+    Command, Conditions, Entry, Refusal, Registry, Undoes, WHOLE, WriteError, Written,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -41,7 +44,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code, reason = "it describes the body; the body is read field by field, to name all that is wrong")]
 pub(crate) struct Change {
-    /// For promote, canary, retire, and candidate, which without it points at none.
+    /// For promote, canary, retire; for candidate, which without it points at none; for rollback.
     #[schema(example = "v2.0")]
     version: Option<String>,
     /// For shadow: the versions that are asked as well; an empty list ends it.
@@ -53,6 +56,8 @@ pub(crate) struct Change {
     reason: Option<String>,
     /// `position` of the list that the decision rests on: answered 409 when something changed since.
     position: Option<u64>,
+    /// Do it although no running analyzer could answer for an alias afterwards, which is refused with 409 otherwise.
+    force: Option<bool>,
 }
 
 /// What came of it.
@@ -95,7 +100,7 @@ macro_rules! changes {
 changes! {
     /// Make a version the stable one
     ///
-    /// It answers from the next task on; a canary of the same version is over.
+    /// It answers within a second. A canary of the same version is over; `candidate` stays where it points.
     promote = "/api/models/{task_type}/promote" "promoteModel";
     /// Point `candidate` at a version
     candidate = "/api/models/{task_type}/candidate" "setCandidateModel";
@@ -105,11 +110,15 @@ changes! {
     canary = "/api/models/{task_type}/canary" "setCanaryModel";
     /// Ask versions as well, beside the answer
     shadow = "/api/models/{task_type}/shadow" "setShadowModels";
-    /// Undo the last step of a roll-out
+    /// Take back a step of a roll-out
     ///
-    /// Ends the canary under way; when there is none, the stable version before is the stable one again.
+    /// With `version`, what that version has: its canary, or its place as the stable version, which the one before it gets
+    /// back. The same request twice takes back one step. Without it, the canary under way ends; when there is none, the
+    /// stable version before is the stable one again, and the same request once more goes back one step more.
     rollback = "/api/models/{task_type}/rollback" "rollBackModel";
     /// Let a version answer nobody any more
+    ///
+    /// For good, within a second; tasks that wait for it by its name fail and say so.
     retire = "/api/models/{task_type}/retire" "retireModel";
 }
 
@@ -127,20 +136,21 @@ enum Kind {
 async fn change(app: &App, kind: Kind, task_type: String, request: Request) -> Result<Json<Changed>, Problem> {
     let (parts, body) = request.into_parts();
     let held = body::read(&app.budget, &parts.headers, body, app.config.max_body_bytes).await?;
+    // An empty body too: what a page of another site may send unasked has no such type.
     let media = Media::of(&parts.headers);
-    if media != Media::Json && !(held.bytes.is_empty() && media == Media::Missing) {
+    if media != Media::Json {
         return Err(media.refuse("application/json"));
     }
     let mut fields = Sent::read(&held.bytes)?;
     let reason = fields.reason();
-    let position = fields.position();
+    let at = fields.position();
+    let force = fields.force();
     let command = fields.command(kind, &task_type);
     let command = fields.finish(command)?;
     let mut registry = Registry::new(app.link.clone(), app.keys.clone());
-    let written = match position {
-        Some(position) => registry.write_at(position, &command, "api", reason.as_deref()).await?,
-        None => registry.write(&command, "api", reason.as_deref()).await?,
-    };
+    let workers = if force { None } else { Some(catalogue::workers(&app.link, &app.keys).await?) };
+    let conditions = Conditions { at, staffed_by: workers.as_deref() };
+    let written = registry.write_if(conditions, &command, "api", reason.as_deref()).await?;
     let events = match written {
         Written::Events(events) => events,
         Written::Unchanged => Vec::new(),
@@ -199,6 +209,17 @@ impl Sent {
         position
     }
 
+    fn force(&mut self) -> bool {
+        match self.take("force") {
+            None => false,
+            Some(Value::Bool(force)) => force,
+            Some(_) => {
+                self.faults.add("force", "must be true or false");
+                false
+            }
+        }
+    }
+
     fn version(&mut self) -> Option<String> {
         let value = self.take("version")?;
         let version = value.as_str().filter(|version| is_name(version)).map(str::to_owned);
@@ -252,7 +273,10 @@ impl Sent {
             Kind::candidate => Command::Candidate { task_type, version: self.version() },
             Kind::canary => Command::Canary { task_type, version: self.required_version(), share: self.share() },
             Kind::shadow => Command::Shadow { task_type, versions: self.versions() },
-            Kind::rollback => Command::Rollback { task_type },
+            Kind::rollback => {
+                let undoes = self.version().map_or(Undoes::Newest, Undoes::Version);
+                Command::Rollback { task_type, undoes }
+            }
             Kind::retire => Command::Retire { task_type, version: self.required_version() },
         }
     }

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use insightforge_schema::registry::event::{
-    CanarySet, CandidateSet, Promoted, Refused, Registered, Retired, RolledBack, ShadowSet, Unknown, Unloaded,
+    CanarySet, CandidateSet, Promoted, RefusalEnded, Refused, Registered, Retired, RolledBack, ShadowSet, Unknown,
+    Unloaded,
 };
 use insightforge_schema::registry::{
-    Change, Command, Entry, Meta, Reason, Refusal, Routes, Unresolved, WHOLE, bucket, decide, sticky_key,
+    Change, Command, Entry, Meta, Reason, Refusal, Routes, Undoes, Unresolved, WHOLE, bucket, decide, staffed,
+    sticky_key, user_key,
 };
 use proptest::prelude::*;
 
@@ -58,7 +60,20 @@ fn shadow(versions: &[&str]) -> Command {
 }
 
 fn rollback() -> Command {
-    Command::Rollback { task_type: TYPE.to_owned() }
+    undo(Undoes::Newest)
+}
+
+fn undo(undoes: Undoes) -> Command {
+    Command::Rollback { task_type: TYPE.to_owned(), undoes }
+}
+
+fn unload(version: &str) -> Command {
+    Command::Unload(Unloaded {
+        task_type: TYPE.to_owned(),
+        version: version.to_owned(),
+        digest: version.to_owned(),
+        worker: "w".to_owned(),
+    })
 }
 
 fn retire(version: &str) -> Command {
@@ -140,6 +155,123 @@ fn a_rollback_ends_the_canary_first_and_then_goes_back_step_by_step() {
         answers.push(resolved(&routes, "", "k").0);
     }
     assert_eq!(answers, ["v3", "v2", "v1"]);
+}
+
+#[test]
+fn a_rollback_that_is_repeated_takes_back_what_the_first_one_meant_and_no_more() {
+    let mut routes = with_versions(&["v1", "v2", "v3", "v4"]);
+    for command in [promote("v2"), promote("v3"), canary("v4", 100)] {
+        run(&mut routes, command).unwrap();
+    }
+    // Which step is meant is settled once: a promotion in between makes no rollback of that promotion out of it.
+    let settled = rollback().settled(&routes);
+    assert_eq!(settled, undo(Undoes::Canary("v4".to_owned())));
+    let mut promoted = routes.clone();
+    run(&mut promoted, promote("v4")).unwrap();
+    assert_eq!(run(&mut promoted, settled.clone()), Ok(0));
+    assert_eq!(run(&mut routes, settled.clone()), Ok(1));
+    assert_eq!(run(&mut routes, settled), Ok(0));
+
+    // Who names the version may ask as often as the network makes them.
+    let named = |version: &str| undo(Undoes::Version(version.to_owned()));
+    run(&mut routes, canary("v4", 100)).unwrap();
+    assert_eq!(run(&mut routes, named("v3")), Ok(1), "the promotion, although a canary runs");
+    assert_eq!(run(&mut routes, named("v3")), Ok(0));
+    assert_eq!(routes.targets(TYPE, ""), ["v2", "v4"]);
+    assert_eq!(run(&mut routes, named("v4")), Ok(1));
+    assert_eq!(run(&mut routes, named("v4")), Ok(0));
+    assert_eq!(routes.targets(TYPE, ""), ["v2"]);
+    assert_eq!(rollback().settled(&routes), undo(Undoes::Promotion("v2".to_owned())));
+    assert_eq!(run(&mut routes, named("v9")).unwrap_err().code(), "unknown_model_version");
+}
+
+#[test]
+fn who_asks_for_the_candidate_is_answered_by_it_after_its_promotion_too() {
+    let mut routes = with_versions(&["v1", "v2"]);
+    for command in [candidate(Some("v2")), promote("v2")] {
+        run(&mut routes, command).unwrap();
+    }
+    assert_eq!(resolved(&routes, "candidate", "k"), ("v2".to_owned(), Reason::Candidate));
+    run(&mut routes, rollback()).unwrap();
+    assert_eq!(resolved(&routes, "candidate", "k"), ("v2".to_owned(), Reason::Candidate));
+}
+
+#[test]
+fn the_latest_version_is_one_whose_package_is_there_as_long_as_there_is_any() {
+    let mut routes = with_versions(&["v1", "v2", "v3"]);
+    for (command, latest) in [
+        (unload("v3"), "v2"),
+        (retire("v2"), "v1"),
+        (unload("v1"), "v3"),
+        (Command::Register(registered("v1", "v1")), "v1"),
+    ] {
+        run(&mut routes, command).unwrap();
+        assert_eq!(resolved(&routes, "latest", "k").0, latest);
+    }
+}
+
+#[test]
+fn a_change_that_leaves_an_alias_to_no_analyzer_is_told_from_one_that_makes_nothing_worse() {
+    let worker = |versions: &[&str]| insightforge_schema::catalogue::Worker {
+        name: "w".to_owned(),
+        lanes: versions.iter().map(|version| format!("{TYPE}:{version}")).collect(),
+        in_flight: 0,
+        started_ms: 0,
+        last_read_ms: 0,
+        seen_ms: 0,
+        infer_addr: None,
+    };
+    let with_candidate = [candidate(Some("v1"))];
+    for (before, command, workers, left) in [
+        (&[][..], canary("v2", 100), vec![worker(&["v1"]), worker(&["v2"])], Some("stable")),
+        (&[], canary("v2", 100), vec![worker(&["v1"]), worker(&["v1", "v2"])], None),
+        (&[], promote("v2"), vec![worker(&["v1"])], Some("stable")),
+        (&[], promote("v2"), vec![worker(&["v1"]), worker(&["v2"])], None),
+        (&[], candidate(Some("v2")), vec![worker(&["v1"])], Some("candidate")),
+        (&with_candidate, candidate(Some("v2")), vec![worker(&["v1"])], Some("candidate")),
+        (&with_candidate, candidate(None), vec![worker(&["v1"])], None),
+        (&[], shadow(&["v2"]), vec![worker(&["v1"])], None),
+        // Nobody is there at all, or nobody answered before.
+        (&[], promote("v2"), vec![], None),
+        (&[], promote("v2"), vec![worker(&[])], None),
+        (&[canary("v2", 100)], rollback(), vec![worker(&["v2"])], None),
+        (&[canary("v2", 100)], rollback(), vec![worker(&["v1", "v2"])], None),
+    ] {
+        let mut routes = with_versions(&["v1", "v2"]);
+        before.iter().for_each(|command| assert_eq!(run(&mut routes, command.clone()), Ok(1)));
+        let changes = decide(&routes, &command).unwrap();
+        let alias = match staffed::check(&routes, &changes, &workers) {
+            Err(Refusal::Unstaffed { alias, .. }) => Some(alias),
+            other => other.map(|()| None).unwrap(),
+        };
+        assert_eq!(alias, left, "{command:?} after {before:?} with {workers:?}");
+    }
+}
+
+#[test]
+fn on_what_a_newer_release_wrote_nobody_decides_but_packages_are_still_registered() {
+    let mut routes = with_versions(&["v1", "v2"]);
+    fold(&mut routes, Change::Unknown(Unknown { event_type: "exploded".to_owned(), reason: "r".to_owned() }));
+    for command in [promote("v2"), canary("v2", 1), candidate(None), shadow(&[]), rollback(), retire("v2")] {
+        let refusal = run(&mut routes, command).unwrap_err();
+        assert_eq!(refusal, Refusal::Newer { n: 3, event_type: "exploded".to_owned() });
+    }
+    assert_eq!(run(&mut routes, Command::Register(registered("v3", "v3"))), Ok(1));
+    fold(&mut routes, Change::Promoted(Promoted { task_type: TYPE.to_owned(), version: "v3".to_owned(), from: None }));
+    assert_eq!(resolved(&routes, "", "k").0, "v3", "what is understood is followed");
+}
+
+#[test]
+fn a_refusal_ends_when_its_package_is_gone() {
+    let mut routes = with_versions(&["v1"]);
+    let folder = "/models/v2".to_owned();
+    let reason = "cut off".to_owned();
+    let refused = Refused { task_type: None, version: None, folder: folder.clone(), reason, worker: "w".to_owned() };
+    let ended = Command::EndRefusal(RefusalEnded { task_type: None, folder, worker: "w".to_owned() });
+    assert_eq!(run(&mut routes, ended.clone()), Ok(0));
+    assert_eq!(run(&mut routes, Command::Refuse(refused)), Ok(1));
+    assert_eq!(run(&mut routes, ended), Ok(1));
+    assert!(routes.refused.is_empty());
 }
 
 #[test]
@@ -235,6 +367,9 @@ fn one_person_has_one_key_however_the_document_came() {
         (None, "not json", &own),
     ] {
         assert_eq!(sticky_key(user, document, task), key, "{document}");
+        // The synchronous door knows the same people; whom it does not know is anybody.
+        let user = user.map(|user| user.to_string());
+        assert_eq!(user_key(user.as_deref(), document).unwrap_or(own.clone()), key, "{document}");
     }
 }
 
@@ -277,7 +412,8 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         (task_type(), proptest::collection::vec(version(), 0..5))
             .prop_map(|(task_type, versions)| Command::Shadow { task_type, versions }),
-        task_type().prop_map(|task_type| Command::Rollback { task_type }),
+        (task_type(), prop_oneof![Just(Undoes::Newest), version().prop_map(Undoes::Version)])
+            .prop_map(|(task_type, undoes)| Command::Rollback { task_type, undoes }),
         (task_type(), version()).prop_map(|(task_type, version)| Command::Retire { task_type, version }),
     ]
 }
@@ -324,7 +460,7 @@ proptest! {
                 prop_assert_eq!(&before, &routes);
             }
             prop_assert_eq!(decide(&routes, &command).is_ok_and(|changes| !changes.is_empty())
-                && !matches!(command, Command::Rollback { .. }), false, "done twice is done once: {:?}", command);
+                && !matches!(command, Command::Rollback { undoes: Undoes::Newest, .. }), false, "done twice is done once: {:?}", command);
         }
         for (task_type, task) in &routes.tasks {
             for asked in ["", "stable", "candidate", "latest"] {

@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use insightforge_schema::registry::event::{
-    CanarySet, CandidateSet, Change, ENCODING, EVENT_TYPES, Meta, Promoted, Refused, Registered, Retired, RolledBack,
-    ShadowSet, Unloaded, decode, encode,
+    CanarySet, CandidateSet, Change, ENCODING, EVENT_TYPES, Meta, Promoted, RefusalEnded, Refused, Registered, Retired,
+    RolledBack, ShadowSet, Unloaded, decode, encode,
 };
 
 fn meta() -> Meta {
@@ -31,6 +31,11 @@ fn changes() -> Vec<Change> {
             version: Some(version.clone()),
             folder: "/models/sentiment_analysis/v2.0".to_owned(),
             reason: "model.onnx is not the file the manifest names".to_owned(),
+            worker: worker.clone(),
+        }),
+        Change::RefusalEnded(RefusalEnded {
+            task_type: Some(task_type.clone()),
+            folder: "/models/sentiment_analysis/v2.0".to_owned(),
             worker: worker.clone(),
         }),
         Change::Unloaded(Unloaded { task_type: task_type.clone(), version: version.clone(), digest, worker }),
@@ -75,7 +80,7 @@ fn this_release_writes_the_registrys_bytes_of_its_encoding_version() {
 
 #[test]
 fn what_cannot_be_read_in_the_registry_becomes_an_unknown_event_with_its_reason() {
-    let sound = encode(&meta(), &changes().remove(8));
+    let sound = encode(&meta(), &changes().remove(9));
     let mut later = sound.clone();
     let at = later.windows(2).position(|pair| pair == [0xa1, b'v']).unwrap() + 2;
     later[at] = ENCODING + 1;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
 use insightforge_schema::registry::event::Registered;
-use insightforge_schema::registry::{Change, Command, Registry, Routes, WriteError, Written, follow, history};
+use insightforge_schema::registry::{Change, Command, Registry, Routes, Undoes, WriteError, Written, follow, history};
 use tokio::sync::watch;
 
 const TYPE: &str = "acting";
@@ -79,6 +79,62 @@ async fn of_operators_at_once_each_decides_on_what_the_others_did() {
         assert_eq!(promoted.from, before, "each saw the stable version of its moment");
         before = Some(promoted.version);
     }
+}
+
+#[tokio::test]
+async fn of_operators_who_roll_back_at_once_one_does_and_the_others_find_it_done() {
+    let (link, keys) = stage();
+    let mut setup = Registry::new(link.clone(), keys.clone());
+    for version in ["v1", "v2", "v3"] {
+        setup.write(&register(version), "analyzer/w", None).await.unwrap();
+        setup.write(&promote(version), "cli", None).await.unwrap();
+    }
+    let named = Undoes::Version("v3".to_owned());
+    let operators = [(); 4].map(|()| {
+        let (link, keys, undoes) = (link.sibling(), keys.clone(), named.clone());
+        tokio::spawn(async move {
+            let command = Command::Rollback { task_type: TYPE.to_owned(), undoes };
+            Registry::new(link, keys).write(&command, "cli", None).await.unwrap()
+        })
+    });
+    let mut events = 0;
+    for operator in operators {
+        events += usize::from(matches!(operator.await.unwrap(), Written::Events(_)));
+    }
+    setup.refresh().await.unwrap();
+    assert_eq!((events, setup.routes().targets(TYPE, "stable")), (1, vec!["v2"]));
+}
+
+#[tokio::test]
+async fn a_reader_notices_that_redis_came_back_with_less_or_with_another_history() {
+    let (link, keys) = stage();
+    let (mut writer, mut reader) =
+        (Registry::new(link.sibling(), keys.clone()), Registry::new(link.sibling(), keys.clone()));
+    for version in ["v1", "v2"] {
+        writer.write(&register(version), "analyzer/w", None).await.unwrap();
+    }
+    writer.write(&promote("v2"), "cli", None).await.unwrap();
+    reader.refresh().await.unwrap();
+    assert_eq!(reader.routes().targets(TYPE, "stable"), ["v2"]);
+    // The promotion was never written to the disk that Redis came back with.
+    let lost: u64 = link.query(redis::cmd("XDEL").arg(keys.registry()).arg("0-3")).await.unwrap();
+    assert_eq!(lost, 1);
+    assert!(reader.refresh().await.unwrap() > 0, "that is a change");
+    assert_eq!((reader.routes().position, reader.routes().targets(TYPE, "stable")), (2, vec!["v1"]));
+    assert_eq!(reader.refresh().await.unwrap(), 0);
+    // Another history, as long as the one known.
+    let _: u64 = link.query(redis::cmd("DEL").arg(keys.registry())).await.unwrap();
+    let mut other = Registry::new(link.sibling(), keys.clone());
+    for version in ["v8", "v9"] {
+        other.write(&register(version), "analyzer/w", None).await.unwrap();
+    }
+    reader.refresh().await.unwrap();
+    assert_eq!(reader.routes().targets(TYPE, "stable"), ["v8"]);
+    assert_eq!(reader.routes(), other.routes());
+    // Nothing at all.
+    let _: u64 = link.query(redis::cmd("DEL").arg(keys.registry())).await.unwrap();
+    assert!(reader.refresh().await.unwrap() > 0);
+    assert_eq!(*reader.routes(), Routes::default());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use insightforge_schema::catalogue;
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
-use insightforge_schema::registry::{Command, Registry, Written, history};
+use insightforge_schema::registry::{Command, Conditions, Registry, Undoes, Written, history};
 
 use crate::config::RedisArgs;
 
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Why, for those who read the history
     #[arg(long, global = true)]
     reason: Option<String>,
+    /// Do it although no running analyzer could answer for an alias afterwards
+    #[arg(long, global = true)]
+    force: bool,
     #[command(subcommand)]
     what: What,
 }
@@ -71,8 +74,13 @@ enum What {
     },
     /// Ask versions as well, beside the answer; none ends it
     Shadow { task_type: String, versions: Vec<String> },
-    /// End the canary under way; when none is, go back to the stable version before
-    Rollback { task_type: String },
+    /// End the canary under way; when none is, go back to the stable version before. With a version, take back what that
+    /// one has: said twice, it is done once
+    Rollback {
+        task_type: String,
+        #[arg(id = "model_version", value_name = "VERSION")]
+        version: Option<String>,
+    },
     /// Let a version answer nobody any more, for good
     Retire {
         task_type: String,
@@ -140,11 +148,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         What::Candidate { task_type, version } => Command::Candidate { task_type, version },
         What::Canary { task_type, version, percent } => Command::Canary { task_type, version, share: percent.0 },
         What::Shadow { task_type, versions } => Command::Shadow { task_type, versions },
-        What::Rollback { task_type } => Command::Rollback { task_type },
+        What::Rollback { task_type, version } => {
+            Command::Rollback { task_type, undoes: version.map_or(Undoes::Newest, Undoes::Version) }
+        }
         What::Retire { task_type, version } => Command::Retire { task_type, version },
     };
     let actor = format!("cli/{}", args.by.unwrap_or_else(login));
-    let written = registry.write(&command, &actor, args.reason.as_deref()).await?;
+    let workers = if args.force { None } else { Some(catalogue::workers(&link, &keys).await?) };
+    let conditions = Conditions { at: None, staffed_by: workers.as_deref() };
+    let written = registry.write_if(conditions, &command, &actor, args.reason.as_deref()).await?;
     let entries = match written {
         Written::Events(entries) => entries,
         Written::Unchanged => Vec::new(),

@@ -165,6 +165,7 @@ fn describe(change: &Change) -> String {
             )
         }
         Change::Refused(it) => format!("{} refused: {}", it.folder, it.reason),
+        Change::RefusalEnded(it) => format!("{} is refused no more: it is gone", it.folder),
         Change::Unloaded(it) => format!("{} {} unloaded: its package is gone", it.task_type, it.version),
         Change::Promoted(it) => {
             format!("{} {} promoted, before {}", it.task_type, it.version, it.from.clone().unwrap_or_else(none))

@@ -2,7 +2,8 @@
 //! routes it was decided on (see [`super::stream::Registry::write`]) steps on nobody.
 
 use super::event::{
-    CanarySet, CandidateSet, Change, Promoted, Refused, Registered, Retired, RolledBack, ShadowSet, Unloaded,
+    CanarySet, CandidateSet, Change, Promoted, RefusalEnded, Refused, Registered, Retired, RolledBack, ShadowSet,
+    Unloaded,
 };
 use super::routes::{Routes, TaskRoutes};
 use super::{ALIASES, WHOLE};
@@ -17,6 +18,8 @@ pub enum Command {
     Register(Registered),
     /// An analyzer refused a package.
     Refuse(Refused),
+    /// A refused package is gone.
+    EndRefusal(RefusalEnded),
     /// An analyzer's package is gone.
     Unload(Unloaded),
     /// Make a version the stable one.
@@ -27,10 +30,24 @@ pub enum Command {
     Canary { task_type: String, version: String, share: u16 },
     /// Ask versions as well, beside the answer; none ends it.
     Shadow { task_type: String, versions: Vec<String> },
-    /// Undo the last step of a roll-out: end the canary under way; when none is, go back to the stable version before.
-    Rollback { task_type: String },
+    /// Take back a step of a roll-out.
+    Rollback { task_type: String, undoes: Undoes },
     /// Let a version answer nobody any more, for good.
     Retire { task_type: String, version: String },
+}
+
+/// What a rollback takes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undoes {
+    /// The canary under way; when none is, the promotion of the stable version. Which that is is fixed before anything is
+    /// written (see [`Command::settled`]), else a repetition would take back one step more.
+    Newest,
+    /// What this version has: its canary, or its place as the stable version. When it has neither, it is so already.
+    Version(String),
+    /// Its canary.
+    Canary(String),
+    /// Its place as the stable version.
+    Promotion(String),
 }
 
 /// Why a command is refused.
@@ -56,6 +73,14 @@ pub enum Refusal {
     TooManyShadows { count: usize },
     #[error("{task_type} has no earlier stable version to go back to")]
     NothingEarlier { task_type: String },
+    /// See [`super::staffed`].
+    #[error(
+        "{task_type}: no running analyzer has {targets} at once, so tasks for `{alias}` would wait; start one that has, \
+         or say that it is meant so (--force, \"force\": true)"
+    )]
+    Unstaffed { task_type: String, alias: &'static str, targets: String },
+    #[error("event {n} of the registry is of a newer release ({event_type:?}); decide with that release")]
+    Newer { n: u64, event_type: String },
 }
 
 impl Refusal {
@@ -73,6 +98,24 @@ impl Refusal {
             Self::OtherCanary { .. } => "other_canary",
             Self::TooManyShadows { .. } => "too_many_shadows",
             Self::NothingEarlier { .. } => "nothing_earlier",
+            Self::Unstaffed { .. } => "nobody_would_answer",
+            Self::Newer { .. } => "registry_is_newer",
+        }
+    }
+}
+
+impl Command {
+    /// The command with what it means now put into words, so that it means the same when others change things meanwhile.
+    #[must_use]
+    pub fn settled(self, routes: &Routes) -> Self {
+        match self {
+            Self::Rollback { task_type, undoes: Undoes::Newest } => {
+                let task = routes.task(&task_type);
+                let canary = task.and_then(|task| task.canary.as_ref()).map(|it| Undoes::Canary(it.version.clone()));
+                let stable = || task.and_then(|task| task.stable.clone()).map(Undoes::Promotion);
+                Self::Rollback { undoes: canary.or_else(stable).unwrap_or(Undoes::Newest), task_type }
+            }
+            other => other,
         }
     }
 }
@@ -83,14 +126,23 @@ impl Refusal {
 /// [`Refusal`], in words for the operator.
 pub fn decide(routes: &Routes, command: &Command) -> Result<Vec<Change>, Refusal> {
     match command {
-        Command::Register(it) => Ok(register(routes, it)),
-        Command::Refuse(it) => Ok(refuse(routes, it)),
-        Command::Unload(it) => Ok(unload(routes, it)),
+        // What an analyzer found is so, whatever else there is.
+        Command::Register(it) => return Ok(register(routes, it)),
+        Command::Refuse(it) => return Ok(refuse(routes, it)),
+        Command::EndRefusal(it) => return Ok(end_refusal(routes, it)),
+        Command::Unload(it) => return Ok(unload(routes, it)),
+        _ => {}
+    }
+    if let Some(newer) = &routes.not_understood {
+        return Err(Refusal::Newer { n: newer.n, event_type: newer.event_type.clone() });
+    }
+    match command {
+        Command::Register(_) | Command::Refuse(_) | Command::EndRefusal(_) | Command::Unload(_) => Ok(Vec::new()),
         Command::Promote { task_type, version } => promote(routes, task_type, version),
         Command::Candidate { task_type, version } => candidate(routes, task_type, version.as_deref()),
         Command::Canary { task_type, version, share } => canary(routes, task_type, version, *share),
         Command::Shadow { task_type, versions } => shadow(routes, task_type, versions),
-        Command::Rollback { task_type } => rollback(routes, task_type),
+        Command::Rollback { task_type, undoes } => rollback(routes, task_type, undoes),
         Command::Retire { task_type, version } => retire(routes, task_type, version),
     }
 }
@@ -108,6 +160,10 @@ fn register(routes: &Routes, it: &Registered) -> Vec<Change> {
 fn refuse(routes: &Routes, it: &Refused) -> Vec<Change> {
     let said = routes.refused.get(&it.folder).is_some_and(|note| note.reason == it.reason);
     if said { Vec::new() } else { vec![Change::Refused(it.clone())] }
+}
+
+fn end_refusal(routes: &Routes, it: &RefusalEnded) -> Vec<Change> {
+    if routes.refused.contains_key(&it.folder) { vec![Change::RefusalEnded(it.clone())] } else { Vec::new() }
 }
 
 fn unload(routes: &Routes, it: &Unloaded) -> Vec<Change> {
@@ -180,19 +236,29 @@ fn shadow(routes: &Routes, task_type: &str, versions: &[String]) -> Result<Vec<C
     Ok(vec![Change::ShadowSet(ShadowSet { task_type: task_type.to_owned(), versions })])
 }
 
-fn rollback(routes: &Routes, task_type: &str) -> Result<Vec<Change>, Refusal> {
+fn rollback(routes: &Routes, task_type: &str, undoes: &Undoes) -> Result<Vec<Change>, Refusal> {
     let task = known(routes, task_type)?;
-    let task_type = task_type.to_owned();
-    if let Some(canary) = &task.canary {
-        return Ok(vec![Change::CanarySet(CanarySet { task_type, version: canary.version.clone(), share: 0 })]);
-    }
-    match (&task.stable, task.earlier.last()) {
-        (Some(from), Some(to)) => {
-            let (from, to) = (from.clone(), to.clone());
-            usable(routes, &task_type, &to)?;
-            Ok(vec![Change::RolledBack(RolledBack { task_type, from, to })])
+    let canary = task.canary.as_ref().map(|canary| &canary.version);
+    let (of_canary, of_stable) = match undoes {
+        Undoes::Newest => (canary, task.stable.as_ref()),
+        Undoes::Version(version) => {
+            registered(task, task_type, version)?;
+            (canary.filter(|it| *it == version), task.stable.as_ref().filter(|it| *it == version))
         }
-        _ => Err(Refusal::NothingEarlier { task_type }),
+        Undoes::Canary(version) => (canary.filter(|it| *it == version), None),
+        Undoes::Promotion(version) => (None, task.stable.as_ref().filter(|it| *it == version)),
+    };
+    let owned = task_type.to_owned();
+    match (of_canary, of_stable, task.earlier.last()) {
+        (Some(version), _, _) => {
+            Ok(vec![Change::CanarySet(CanarySet { task_type: owned, version: version.clone(), share: 0 })])
+        }
+        (None, Some(from), Some(to)) => {
+            usable(routes, task_type, to)?;
+            Ok(vec![Change::RolledBack(RolledBack { task_type: owned, from: from.clone(), to: to.clone() })])
+        }
+        (None, None, _) if *undoes != Undoes::Newest => Ok(Vec::new()),
+        _ => Err(Refusal::NothingEarlier { task_type: owned }),
     }
 }
 

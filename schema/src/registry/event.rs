@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 pub const ENCODING: u8 = 1;
 
 /// The types of event this release writes.
-pub const EVENT_TYPES: [&str; 9] = [
+pub const EVENT_TYPES: [&str; 10] = [
     "registered",
     "refused",
+    "refusal_ended",
     "unloaded",
     "promoted",
     "candidate_set",
@@ -39,7 +40,7 @@ pub struct Entry {
 pub struct Meta {
     /// When it happened by the clock of the process that saw it, in microseconds since 1970-01-01 UTC.
     pub at_us: i64,
-    /// Who did it: `analyzer/<worker>`, `cli/<user>@<host>`, `api/<caller>`.
+    /// Who did it: `analyzer/<worker>`, `cli/<user>@<host>`, `api` (its callers have no names).
     pub actor: String,
     /// Why, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +53,7 @@ pub struct Meta {
 pub enum Change {
     Registered(Registered),
     Refused(Refused),
+    RefusalEnded(RefusalEnded),
     Unloaded(Unloaded),
     Promoted(Promoted),
     CandidateSet(CandidateSet),
@@ -90,6 +92,15 @@ pub struct Refused {
     pub folder: String,
     /// For people: what is wrong with it.
     pub reason: String,
+    pub worker: String,
+}
+
+/// A refused package is there no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalEnded {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_type: Option<String>,
+    pub folder: String,
     pub worker: String,
 }
 
@@ -165,6 +176,7 @@ impl Change {
         match self {
             Self::Registered(_) => "registered",
             Self::Refused(_) => "refused",
+            Self::RefusalEnded(_) => "refusal_ended",
             Self::Unloaded(_) => "unloaded",
             Self::Promoted(_) => "promoted",
             Self::CandidateSet(_) => "candidate_set",
@@ -182,6 +194,7 @@ impl Change {
         match self {
             Self::Registered(it) => Some(&it.task_type),
             Self::Refused(it) => it.task_type.as_deref(),
+            Self::RefusalEnded(it) => it.task_type.as_deref(),
             Self::Unloaded(it) => Some(&it.task_type),
             Self::Promoted(it) => Some(&it.task_type),
             Self::CandidateSet(it) => Some(&it.task_type),
@@ -203,6 +216,7 @@ pub fn encode(meta: &Meta, change: &Change) -> Vec<u8> {
     match change {
         Change::Registered(body) => envelope::pack(ENCODING, meta, body),
         Change::Refused(body) => envelope::pack(ENCODING, meta, body),
+        Change::RefusalEnded(body) => envelope::pack(ENCODING, meta, body),
         Change::Unloaded(body) => envelope::pack(ENCODING, meta, body),
         Change::Promoted(body) => envelope::pack(ENCODING, meta, body),
         Change::CandidateSet(body) => envelope::pack(ENCODING, meta, body),
@@ -224,6 +238,7 @@ pub fn decode(event_type: &str, bytes: &[u8]) -> (Meta, Change) {
     let decoded = match event_type {
         "registered" => unpack(bytes, Change::Registered),
         "refused" => unpack(bytes, Change::Refused),
+        "refusal_ended" => unpack(bytes, Change::RefusalEnded),
         "unloaded" => unpack(bytes, Change::Unloaded),
         "promoted" => unpack(bytes, Change::Promoted),
         "candidate_set" => unpack(bytes, Change::CandidateSet),

@@ -4,7 +4,8 @@
 //! 2. [`routes`] – the fold: what the events make of each task type.
 //! 3. [`resolve`] – from what a caller asked for to one version, with the reason.
 //! 4. [`decide`] – from an operator's command to events, or why not.
-//! 5. [`stream`] – reading and writing the stream in Redis.
+//! 5. [`staffed`] – whether somebody would still answer then.
+//! 6. [`stream`] – reading and writing the stream in Redis.
 //!
 //! The stream is the truth about routes as the journal is about tasks: it is never trimmed, its entries are numbered
 //! without gaps, and every reader that has read up to the same number sees the same [`Routes`].
@@ -13,13 +14,14 @@ pub mod decide;
 pub mod event;
 pub mod resolve;
 pub mod routes;
+pub mod staffed;
 pub mod stream;
 
-pub use decide::{Command, Refusal, decide};
+pub use decide::{Command, Refusal, Undoes, decide};
 pub use event::{Change, Entry, Meta};
-pub use resolve::{Reason, Resolved, Unresolved, bucket, sticky_key};
-pub use routes::{Canary, Note, RegisteredVersion, Routes, TaskRoutes};
-pub use stream::{Registry, WriteError, Written, follow, history};
+pub use resolve::{Reason, Resolved, Unresolved, bucket, sticky_key, user_key};
+pub use routes::{Canary, NotUnderstood, Note, RegisteredVersion, Routes, TaskRoutes};
+pub use stream::{Conditions, Registry, WriteError, Written, follow, history};
 
 /// Words that stand for versions.
 pub const STABLE: &str = "stable";

@@ -133,6 +133,13 @@ fn exact(task: &TaskRoutes, task_type: &str, version: &str) -> Result<Resolved, 
 /// or a text), else the task's id. One person is then answered by one version.
 #[must_use]
 pub fn sticky_key(upload_user: Option<u64>, document: &str, task: TaskId) -> String {
+    let upload_user = upload_user.map(|user| user.to_string());
+    user_key(upload_user.as_deref(), document).unwrap_or_else(|| task.to_string())
+}
+
+/// The key of a person, at whatever door they ask: the user that the request names, else the document's own.
+#[must_use]
+pub fn user_key(user: Option<&str>, document: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Owned {
         #[serde(default)]
@@ -152,10 +159,7 @@ pub fn sticky_key(upload_user: Option<u64>, document: &str, task: TaskId) -> Str
         User::Text(user) => Some(format!("user:{user}")),
         User::Other(_) => None,
     };
-    upload_user
-        .map(|user| format!("user:{user}"))
-        .or_else(|| is_object.then(own).flatten())
-        .unwrap_or_else(|| task.to_string())
+    user.map(|user| format!("user:{user}")).or_else(|| is_object.then(own).flatten())
 }
 
 /// Where a key stands among 10000 places, the same in every process and every release: the first eight bytes of SHA-256

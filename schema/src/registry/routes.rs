@@ -14,6 +14,18 @@ pub struct Routes {
     pub tasks: BTreeMap<String, TaskRoutes>,
     /// Packages that were refused and have not been served since, by folder.
     pub refused: BTreeMap<String, Note>,
+    /// The first event that this release could not read. What follows is folded in all the same, so that readers of both
+    /// releases go on together as far as they can; but nobody decides on routes that are known in part (see
+    /// [`super::decide()`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_understood: Option<NotUnderstood>,
+}
+
+/// An event of a newer release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotUnderstood {
+    pub n: u64,
+    pub event_type: String,
 }
 
 /// One task type's routes.
@@ -82,6 +94,15 @@ impl Routes {
             return;
         }
         self.position = entry.n;
+        if let Change::Unknown(it) = &entry.change {
+            let this = || NotUnderstood { n: entry.n, event_type: it.event_type.clone() };
+            self.not_understood.get_or_insert_with(this);
+            return;
+        }
+        if let Change::RefusalEnded(it) = &entry.change {
+            self.refused.remove(&it.folder);
+            return;
+        }
         if let Change::Refused(it) = &entry.change {
             let note = Note {
                 task_type: it.task_type.clone(),
@@ -146,9 +167,7 @@ impl TaskRoutes {
             Change::Promoted(it) => {
                 let before = self.stable.replace(it.version.clone());
                 self.earlier.extend(before.filter(|before| *before != it.version));
-                if self.candidate.as_ref() == Some(&it.version) {
-                    self.candidate = None;
-                }
+                // `candidate` stays where it is: tasks that ask for it wait, and more come until every door has read this.
                 if self.canary.as_ref().is_some_and(|canary| canary.version == it.version) {
                     self.canary = None;
                 }
@@ -171,7 +190,7 @@ impl TaskRoutes {
                 self.shadows.retain(|shadow| *shadow != it.to);
             }
             Change::Retired(it) => self.retire(&it.version),
-            Change::Refused(_) | Change::Unknown(_) => {}
+            Change::Refused(_) | Change::RefusalEnded(_) | Change::Unknown(_) => {}
         }
     }
 
@@ -194,10 +213,11 @@ impl TaskRoutes {
         self.versions.iter().find(|known| known.version == version)
     }
 
-    /// The version registered last that is not retired.
+    /// The version registered last that is not retired: of those whose package is there, as long as there is any.
     #[must_use]
     pub fn latest(&self) -> Option<&str> {
-        let live = self.versions.iter().rev().find(|known| !self.retired.contains(&known.version));
-        live.map(|known| known.version.as_str())
+        let live = || self.versions.iter().rev().filter(|known| !self.retired.contains(&known.version));
+        let known = live().find(|known| known.loaded).or_else(|| live().next());
+        known.map(|known| known.version.as_str())
     }
 }

@@ -9,7 +9,9 @@ use tokio::sync::watch;
 
 use super::decide::{Command, Refusal, decide};
 use super::event::{Entry, Meta, decode, encode};
-use super::routes::Routes;
+use super::routes::{NotUnderstood, Routes};
+use super::staffed;
+use crate::catalogue::Worker;
 use crate::event::now_us;
 use crate::id::{number_of, stream_id};
 use crate::journal::Entries;
@@ -27,6 +29,17 @@ pub struct Registry {
     link: Link,
     keys: Keys,
     routes: Arc<Routes>,
+    /// The event that `routes` end with.
+    last: Option<Entry>,
+}
+
+/// What must hold for a command to be written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Conditions<'a> {
+    /// The registry is still at this number. What is so already is so, wherever it stands.
+    pub at: Option<u64>,
+    /// One of these analyzers answers what they answer before (see [`staffed`]).
+    pub staffed_by: Option<&'a [Worker]>,
 }
 
 /// What a command came to.
@@ -56,7 +69,7 @@ impl Registry {
     /// A reader that has read nothing yet.
     #[must_use]
     pub fn new(link: Link, keys: Keys) -> Self {
-        Self { link, keys, routes: Arc::default() }
+        Self { link, keys, routes: Arc::default(), last: None }
     }
 
     /// The routes as they were last read.
@@ -65,20 +78,39 @@ impl Registry {
         self.routes.clone()
     }
 
-    /// Reads what was written since; says how many events. The routes stay as they were when it fails.
+    /// Reads what was written since; says how many events changed what was known. The routes stay as they were when it
+    /// fails.
+    ///
+    /// The last event known is read again each time. When it is not there any more, or another one stands in its place,
+    /// Redis came back with less than it had (a failover, an older file), and all is read from the start.
     ///
     /// # Errors
     /// See [`LinkError`].
     pub async fn refresh(&mut self) -> Result<usize, LinkError> {
         let mut read = 0;
         loop {
-            let page = history(&self.link, &self.keys, self.routes.position + 1, PAGE).await?;
-            if page.is_empty() {
-                return Ok(read);
-            }
+            let page = history(&self.link, &self.keys, self.routes.position.max(1), PAGE).await?;
+            let new = match (&self.last, page.split_first()) {
+                (None, _) => &page[..],
+                (Some(last), Some((first, rest))) if first == last => rest,
+                (Some(last), _) => {
+                    tracing::error!(n = last.n, "the registry's last known event is gone; reading it from the start");
+                    self.routes = Arc::default();
+                    self.last = None;
+                    read += 1;
+                    continue;
+                }
+            };
+            let Some(last) = new.last() else { return Ok(read) };
+            read += new.len();
+            self.last = Some(last.clone());
+            let known = self.routes.not_understood.is_some();
             let routes = Arc::make_mut(&mut self.routes);
-            page.iter().for_each(|entry| routes.apply(entry));
-            read += page.len();
+            new.iter().for_each(|entry| routes.apply(entry));
+            if let Some(newer) = routes.not_understood.as_ref().filter(|_| !known) {
+                let NotUnderstood { n, event_type } = newer;
+                tracing::error!(n, event_type, "the registry holds an event of a newer release; update this one");
+            }
         }
     }
 
@@ -87,34 +119,26 @@ impl Registry {
     /// # Errors
     /// See [`WriteError`]; nothing was written then, except that after [`LinkError::Unavailable`] it is unknown.
     pub async fn write(&mut self, command: &Command, actor: &str, reason: Option<&str>) -> Result<Written, WriteError> {
-        self.write_if(None, command, actor, reason).await
+        self.write_if(Conditions::default(), command, actor, reason).await
     }
 
-    /// Writes while the registry is still at number `at`; else nothing. What is so already is so, wherever it stands.
+    /// Writes as long as `conditions` hold; else nothing.
     ///
     /// # Errors
-    /// [`WriteError::Moved`], and as [`Registry::write`].
-    pub async fn write_at(
+    /// [`WriteError::Moved`], [`Refusal::Unstaffed`], and as [`Registry::write`].
+    pub async fn write_if(
         &mut self,
-        at: u64,
+        conditions: Conditions<'_>,
         command: &Command,
         actor: &str,
         reason: Option<&str>,
     ) -> Result<Written, WriteError> {
-        self.write_if(Some(at), command, actor, reason).await
-    }
-
-    async fn write_if(
-        &mut self,
-        at: Option<u64>,
-        command: &Command,
-        actor: &str,
-        reason: Option<&str>,
-    ) -> Result<Written, WriteError> {
+        let mut settled = None;
         for _ in 0..TRIES {
             self.refresh().await?;
+            let command = &*settled.get_or_insert_with(|| command.clone().settled(&self.routes));
             let changes = decide(&self.routes, command);
-            if let Some(at) = at
+            if let Some(at) = conditions.at
                 && at != self.routes.position
                 && !changes.as_ref().is_ok_and(Vec::is_empty)
             {
@@ -123,6 +147,9 @@ impl Registry {
             let changes = changes?;
             if changes.is_empty() {
                 return Ok(Written::Unchanged);
+            }
+            if let Some(workers) = conditions.staffed_by {
+                staffed::check(&self.routes, &changes, workers)?;
             }
             let meta = Meta { at_us: now_us(), actor: actor.to_owned(), reason: reason.map(str::to_owned) };
             let position = self.routes.position;
@@ -133,6 +160,7 @@ impl Registry {
                 let entries: Vec<Entry> = entries.map(|(change, n)| Entry { n, meta: meta.clone(), change }).collect();
                 let routes = Arc::make_mut(&mut self.routes);
                 entries.iter().for_each(|entry| routes.apply(entry));
+                self.last = entries.last().cloned();
                 return Ok(Written::Events(entries));
             }
         }
