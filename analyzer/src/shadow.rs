@@ -147,13 +147,20 @@ async fn ask_one(worker: &Worker, served: &Arc<Served>, jobs: &[&Job]) -> usize 
             measure::shadow_dropped("overloaded");
             continue;
         }
-        noted += usize::from(note(worker, served, job, answer, took_us).await);
+        noted += usize::from(note(worker, served, job, answer, (took_us, jobs.len())).await);
     }
     noted
 }
 
-/// One `shadowed` event; `false` when it came too late or could not be written.
-async fn note(worker: &Worker, served: &Served, job: &Job, answer: Result<String, InferError>, took_us: u64) -> bool {
+/// One `shadowed` event; `false` when it came too late or could not be written. `call` is how long the call took and how
+/// many documents it was about.
+async fn note(
+    worker: &Worker,
+    served: &Served,
+    job: &Job,
+    answer: Result<String, InferError>,
+    call: (u64, usize),
+) -> bool {
     let (manifest, runs_on) = (served.manifest(), served.runs_on());
     let agrees = answer.as_ref().is_ok_and(|said| agree(&manifest.output.labels, &job.answer, said));
     let outcome = match &answer {
@@ -174,7 +181,8 @@ async fn note(worker: &Worker, served: &Served, job: &Job, answer: Result<String
         result,
         error,
         agrees,
-        took_us,
+        took_us: call.0,
+        batch_size: u32::try_from(call.1).unwrap_or(u32::MAX),
     };
     let event = encode(&worker.meta(now_us(), job.attempt, &job.context), &Change::Shadowed(shadowed));
     let shadow = Shadow { task: job.task, version: manifest.version.clone(), event };

@@ -142,7 +142,7 @@ pub(crate) struct ShadowFigures {
     agreed: u64,
     /// Of those, where the shadow gave no result.
     failed: u64,
-    /// Mean time of the shadow, in microseconds.
+    /// Mean time of the shadow, in microseconds a document: it is asked about several at once.
     mean_us: f64,
 }
 

@@ -228,6 +228,7 @@ mod tests {
                 error: None,
                 agrees: false,
                 took_us: 1,
+                batch_size: 1,
             };
             event(n, first, Change::Shadowed(change))
         };

@@ -294,7 +294,7 @@ pub(crate) fn shadow<'e>(event: &'e Event, shadowed: &'e Shadowed) -> impl Seria
         error.map(|error| cut(&error.code, NAME_CHARS)),
         error.map(|error| cut(&error.message, MESSAGE_CHARS)),
         u8::from(shadowed.agrees),
-        shadowed.took_us,
+        shadowed.share_us(),
         Time(event.meta.at_us),
     )
 }
@@ -455,7 +455,7 @@ fn say(event: &Event) -> (String, Facts<'_>) {
                 model_version: &it.model_version,
                 digest: &it.digest,
                 agrees: it.agrees,
-                took_us: it.took_us,
+                took_us: it.share_us(),
                 code: it.error.as_ref().map(|error| error.code.as_str()),
             },
         ),

@@ -232,8 +232,28 @@ pub struct Shadowed {
     pub error: Option<ShadowError>,
     /// It says the same as the answer: the same top label, the same entities, or the same document.
     pub agrees: bool,
-    /// From asking the shadow to its answer, in microseconds.
+    /// From asking the shadow to its answer, in microseconds: the whole call.
     pub took_us: u64,
+    /// How many documents it was asked about in that call.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub batch_size: u32,
+}
+
+impl Shadowed {
+    /// An even part of the call that it was asked in, in microseconds.
+    #[must_use]
+    pub fn share_us(&self) -> u64 {
+        self.took_us / u64::from(self.batch_size.max(1))
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_one(count: &u32) -> bool {
+    *count == 1
 }
 
 /// Why a shadow gave no result.
@@ -311,6 +331,7 @@ impl Change {
                 "error": it.error,
                 "agrees": it.agrees,
                 "took_us": it.took_us,
+                "batch_size": it.batch_size,
             }),
             Self::Unknown(it) => json!({ "reason": it.reason }),
         }

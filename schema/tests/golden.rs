@@ -92,6 +92,10 @@ fn changes() -> Vec<(&'static str, Change)> {
             }),
         ),
         ("shadowed", Change::Shadowed(shadowed(Some(r#"{"sentiment":"neutral"}"#), None))),
+        (
+            "shadowed-batched",
+            Change::Shadowed(Shadowed { batch_size: 16, ..shadowed(Some(r#"{"sentiment":"neutral"}"#), None) }),
+        ),
         ("shadowed-failed", Change::Shadowed(shadowed(None, Some(("timeout", "no answer in 2000 ms"))))),
     ]
 }
@@ -118,6 +122,7 @@ fn shadowed(result: Option<&str>, error: Option<(&str, &str)>) -> Shadowed {
         error: error.map(|(code, message)| ShadowError { code: code.to_owned(), message: message.to_owned() }),
         agrees: false,
         took_us: 900,
+        batch_size: 1,
     }
 }
 

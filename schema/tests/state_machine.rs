@@ -68,6 +68,7 @@ fn change(event_type: &str) -> Change {
             error: None,
             agrees: true,
             took_us: 1,
+            batch_size: 1,
         }),
         other => panic!("{other}"),
     }

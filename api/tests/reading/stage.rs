@@ -180,7 +180,8 @@ impl Journal {
             result: result.map(str::to_owned),
             error,
             agrees,
-            took_us: 200,
+            took_us: 600,
+            batch_size: 3,
         });
         let event = encode(&meta("analyzer/a", 1), &change);
         let shadow = Shadow { task: asked.task, version: version.to_owned(), event };
@@ -235,7 +236,7 @@ pub(crate) struct Stage {
     /// Of its database.
     pub(crate) url: String,
     pub(crate) shutdown: CancellationToken,
-    router: Router,
+    pub(crate) router: Router,
     projector: tokio::sync::Mutex<(Projector, mpsc::Receiver<Vec<Delivery>>)>,
     server: MySqlPool,
     database: String,

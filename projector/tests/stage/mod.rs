@@ -177,7 +177,8 @@ pub(crate) fn shadowed(result: Option<&str>) -> Change {
         result: result.map(str::to_owned),
         error: result.is_none().then_some(error),
         agrees: result.is_some(),
-        took_us: 77,
+        took_us: 231,
+        batch_size: 3,
     })
 }
 
