@@ -30,6 +30,8 @@ pub struct App {
     pub(crate) submitter: Submitter,
     /// Memory for bodies, and for lines on their way.
     pub(crate) budget: Budget,
+    /// Memory for questions that wait for an analyzer's answer.
+    pub(crate) question_budget: Budget,
     /// Memory for what batches hold of their files as long as they come in, so that slow ones take nothing from uploads.
     pub(crate) batch_budget: Budget,
     /// The journal's live end.
@@ -62,6 +64,7 @@ impl App {
             models,
             submitter,
             budget: Budget::new(),
+            question_budget: Budget::for_questions(),
             batch_budget: Budget::new(),
             tail,
             health: Health::default(),

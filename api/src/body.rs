@@ -35,7 +35,16 @@ pub(crate) struct Share(Option<OwnedSemaphorePermit>);
 
 /// What all of a kind together may hold.
 #[derive(Clone)]
-pub(crate) struct Budget(Arc<Semaphore>);
+pub(crate) struct Budget {
+    room: Arc<Semaphore>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Uploads,
+    Questions,
+}
 
 /// A body on its way in.
 pub(crate) struct Incoming {
@@ -64,7 +73,9 @@ pub(crate) async fn read(budget: &Budget, headers: &HeaderMap, body: Body, limit
     let mut more = BytesMut::new();
     while let Some(chunk) = incoming.next().await? {
         budget.take(&mut share, chunk.len()).inspect_err(|_| {
-            counter!("if_uploads_refused_total", "reason" => "bodies").increment(1);
+            if budget.kind == Kind::Uploads {
+                counter!("if_uploads_refused_total", "reason" => "bodies").increment(1);
+            }
         })?;
         // Most bodies come in one piece, which is then not copied.
         if bytes.is_empty() {
@@ -81,16 +92,28 @@ pub(crate) async fn read(budget: &Budget, headers: &HeaderMap, body: Body, limit
 }
 
 impl Budget {
+    /// For what will be stored.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(BUDGET_KIB)))
+        Self { room: Arc::new(Semaphore::new(BUDGET_KIB)), kind: Kind::Uploads }
     }
 
-    /// Adds `bytes` to `share`; 503 when there is no room. Never waits: what waits would hold its part meanwhile.
+    /// For what is answered at once and held until then, however long a model takes: it must take nothing from uploads.
+    pub(crate) fn for_questions() -> Self {
+        Self { kind: Kind::Questions, ..Self::new() }
+    }
+
+    /// Adds `bytes` to `share`; refused when there is no room. Never waits: what waits would hold its part meanwhile.
     pub(crate) fn take(&self, share: &mut Share, bytes: usize) -> Result<(), Problem> {
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let Ok(permit) = self.0.clone().try_acquire_many_owned(kib) else {
-            let detail = "too much is being uploaded at once; nothing of this request was stored, try again";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too busy", detail).retry_after(1));
+        let Ok(permit) = self.room.clone().try_acquire_many_owned(kib) else {
+            let (status, detail) = match self.kind {
+                Kind::Uploads => (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "too much is being uploaded at once; nothing of this request was stored, try again",
+                ),
+                Kind::Questions => (StatusCode::TOO_MANY_REQUESTS, "too much is being asked at once; try again"),
+            };
+            return Err(Problem::new(status, "busy", "Too busy", detail).retry_after(1));
         };
         match &mut share.0 {
             Some(taken) => taken.merge(permit),
@@ -180,5 +203,24 @@ impl From<BodyFault> for Problem {
             BodyFault::Broken => (StatusCode::BAD_REQUEST, "broken-body", "The body broke off"),
         };
         Self::new(status, word, title, fault.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_that_wait_take_nothing_from_uploads() {
+        let (uploads, questions) = (Budget::new(), Budget::for_questions());
+        let mut waiting = Share::default();
+        questions.take(&mut waiting, BUDGET_KIB * 1024).map_err(|problem| problem.detail).unwrap();
+        let refused = questions.take(&mut Share::default(), 1).unwrap_err();
+        assert_eq!((refused.status, refused.retry_after_s), (429, Some(1)));
+        let mut held = Share::default();
+        assert!(uploads.take(&mut held, BUDGET_KIB * 1024).is_ok());
+        assert_eq!(uploads.take(&mut Share::default(), 1).unwrap_err().status, 503);
+        drop(waiting);
+        assert!(questions.take(&mut Share::default(), 1).is_ok());
     }
 }

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::HeaderMap;
 use axum::response::Response;
 use hyper::body::Incoming;
 use insightforge_inference::InferError;
+use insightforge_schema::registry::user_key;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
@@ -16,6 +18,7 @@ use serde_json::value::RawValue;
 use super::door::{Door, json as answer_json};
 use super::outcome;
 use super::resolve::{Resolved, resolve};
+use crate::body::Held;
 use crate::document::{self, explain};
 use crate::problem::{Fields, Problem};
 use crate::sent::{Media, malformed, short, text};
@@ -25,16 +28,27 @@ const MAX_INPUTS: usize = 1_024;
 const KNOWN: &str = "task_type, model_version, data, inputs, key";
 /// The longest key, in characters.
 const MAX_KEY_CHARS: usize = 255;
+/// From here on, the values of a document count beside its bytes: each takes so many in memory, and two in the body.
+const COUNTED_BYTES: usize = 16 << 10;
+const VALUE_BYTES: usize = 32;
 
 /// Answers a request.
-pub(super) async fn infer(door: &Door, headers: &HeaderMap, body: Incoming) -> Result<Response, Problem> {
+pub(super) async fn infer(door: &Arc<Door>, headers: &HeaderMap, body: Incoming) -> Result<Response, Problem> {
     let media = Media::of(headers);
     if media != Media::Json {
         return Err(media.refuse("application/json"));
     }
     let held = door.read(headers, body).await?;
+    door.answer_held(held, answer).await
+}
+
+async fn answer(door: Arc<Door>, mut held: Held) -> Result<Response, Problem> {
+    if held.bytes.len() > COUNTED_BYTES {
+        let values = held.bytes.iter().filter(|byte| **byte == b',').count();
+        door.charge(&mut held, values * VALUE_BYTES)?;
+    }
     let asked = Asked::read(&held.bytes)?;
-    let resolved = resolve(door, &asked.task_type, &asked.model_version, asked.key.as_deref())
+    let resolved = resolve(&door, &asked.task_type, &asked.model_version, || asked.sticky_key())
         .map_err(|nobody| nobody.problem(&door.routes()))?;
     match asked.inputs {
         Inputs::One(document) => one(&resolved, document).await,
@@ -140,6 +154,17 @@ enum Inputs<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// Who is answered by one version: the caller's key, else the user that the document names. Many documents of one
+    /// request are answered by the version of the first.
+    fn sticky_key(&self) -> Option<String> {
+        let first = match &self.inputs {
+            Inputs::One(document) => Some(document),
+            Inputs::Many(documents) => documents.first(),
+        };
+        let document = first.and_then(|document| document.as_deref().ok());
+        user_key(self.key.as_deref(), document.unwrap_or_default())
+    }
+
     fn read(body: &'a [u8]) -> Result<Self, Problem> {
         let text = text(body)?;
         let sent: Sent<'a> =

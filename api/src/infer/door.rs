@@ -31,6 +31,12 @@ pub use super::figures::describe_metrics;
 /// The longest an answer takes; a model's own time limit is usually shorter.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Up to here, a request is read by the thread that answers others meanwhile.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// Of one request, beside its body: both together fit into the budget.
+const CHARGE_MAX_BYTES: usize = 22 << 20;
+
 /// What the door needs from outside.
 pub struct Deps {
     pub store: Arc<Store>,
@@ -43,7 +49,7 @@ pub struct Deps {
 /// Serves `/api/infer` and `/v2/…` until `shutdown`; then ends what is in flight.
 pub async fn serve(listener: Listener, deps: Deps, shutdown: CancellationToken) {
     let Deps { store, routes, version } = deps;
-    let door = Door { store, routes, version, budget: Budget::new(), shown: ShownModels::default() };
+    let door = Door { store, routes, version, budget: Budget::for_questions(), shown: ShownModels::default() };
     listener.serve_by(Doorway(Arc::new(door)), shutdown).await;
 }
 
@@ -70,7 +76,35 @@ impl Door {
         body::read(&self.budget, headers, Body::new(body), MAX_BODY_BYTES).await
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+    /// Counts what a request becomes in memory: numbers take many times the room of their digits. Those that become the
+    /// most are answered one at a time.
+    pub(super) fn charge(&self, held: &mut Held, bytes: usize) -> Result<(), Problem> {
+        self.budget.take(&mut held.share, bytes.min(CHARGE_MAX_BYTES))
+    }
+
+    /// Answers what was read. A large request keeps a core busy for as long as thousands of small ones, so it gets a thread
+    /// beside those that serve connections.
+    pub(super) async fn answer_held<A>(
+        self: &Arc<Self>,
+        held: Held,
+        answer: impl FnOnce(Arc<Self>, Held) -> A + Send + 'static,
+    ) -> Result<Response, Problem>
+    where
+        A: Future<Output = Result<Response, Problem>>,
+    {
+        let door = self.clone();
+        if held.bytes.len() <= SMALL_BYTES {
+            return answer(door, held).await;
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let answered = tokio::task::spawn_blocking(move || runtime.block_on(answer(door, held))).await;
+        answered.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Problem::unavailable("this analyzer")),
+        })
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response {
         let (parts, body) = request.into_parts();
         match (&parts.method, parts.uri.path()) {
             (&Method::POST, "/api/infer") => ask::infer(self, &parts.headers, body).await.into_response(),

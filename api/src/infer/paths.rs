@@ -45,7 +45,8 @@ pub(crate) struct InferBody {
     /// 1 to 1024 input documents.
     #[schema(value_type = Option<Vec<Object>>)]
     inputs: Option<Vec<serde_json::Value>>,
-    /// The same key is answered by the same version as long as a canary's share does not shrink.
+    /// The user who asks: the same one is answered by the same version as long as a canary's share does not shrink, and an
+    /// upload with this `user_id` too. Unless given, the document's own `user_id` counts.
     key: Option<String>,
 }
 

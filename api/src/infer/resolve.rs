@@ -30,20 +30,21 @@ pub(super) enum Nobody {
     },
 }
 
-/// `asked` as the registry reads it; without `key` a caller is anybody.
-pub(super) fn resolve(door: &Door, task_type: &str, asked: &str, key: Option<&str>) -> Result<Resolved, Nobody> {
-    let routes = door.routes.borrow();
-    let any;
-    let key = match key {
-        Some(key) => key,
-        None if routes.task(task_type).is_some_and(|task| task.canary.is_some()) => {
-            any = Uuid::new_v4().to_string();
-            &any
-        }
-        None => "",
-    };
-    let resolved = routes.resolve(task_type, asked, key).map_err(Nobody::Unresolved)?;
-    drop(routes);
+/// What a problem's `type` ends with when the model is elsewhere.
+pub(super) const NOT_HERE: &str = "model-not-here";
+
+/// `asked` as the registry reads it. `key` is asked for only while a canary runs, since finding it may mean reading the
+/// document; without one a caller is anybody.
+pub(super) fn resolve(
+    door: &Door,
+    task_type: &str,
+    asked: &str,
+    key: impl FnOnce() -> Option<String>,
+) -> Result<Resolved, Nobody> {
+    let routes = door.routes();
+    let canary = routes.task(task_type).is_some_and(|task| task.canary.is_some());
+    let key = if canary { key().unwrap_or_else(|| Uuid::new_v4().to_string()) } else { String::new() };
+    let resolved = routes.resolve(task_type, asked, &key).map_err(Nobody::Unresolved)?;
     let Some(served) = door.store.get(task_type, &resolved.version) else {
         return Err(Nobody::NotHere { task_type: task_type.to_owned(), version: resolved.version });
     };
@@ -112,5 +113,5 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 fn not_here(task_type: &str, version: &str) -> Problem {
     let detail = format!("{task_type} {version} is not served here at the moment; try again");
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "model-not-here", "Not available", detail).retry_after(2)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, NOT_HERE, "Not available", detail).retry_after(2)
 }

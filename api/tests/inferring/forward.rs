@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::rig::{Answer, Rig, good};
+use crate::rig::{Answer, Rig, good, good_with};
 
 /// An api without analyzers of its own.
 struct Api {
@@ -125,6 +125,30 @@ async fn an_analyzer_that_cannot_be_reached_is_passed_over() {
     }
     for _ in 0..8 {
         assert_eq!(api.infer(&good()).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_question_goes_on_to_an_analyzer_that_has_the_model() {
+    let (api, one, other) = (Api::open().await, Rig::open().await, Rig::with(&["v3.0"]).await);
+    api.be_alive("one", Some(one.addr.to_string())).await;
+    let asked = |version: &str| good_with(&[("model_version", json!(version))]);
+    let nobody = api.infer(&asked("v3.0")).await;
+    nobody.is_problem(503, "v3.0 is not served here");
+    assert_eq!(nobody.header("retry-after"), Some("2"));
+    api.be_alive("other", Some(other.addr.to_string())).await;
+    // Who has nobody for it looks again at who is there.
+    for _ in 0..4 {
+        for version in ["v1.0", "v3.0"] {
+            let answer = api.infer(&asked(version)).await;
+            assert_eq!((answer.status, &answer.body["model_version"]), (200, &json!(version)), "{answer:?}");
+        }
+    }
+    // Either may be asked first; each failure is told as it is.
+    for version in ["v1.0", "v3.0"] {
+        let mut crashing = asked(version);
+        crashing["data"] = json!({ "text": "crash" });
+        api.infer(&crashing).await.is_problem(502, "its process is gone");
     }
 }
 

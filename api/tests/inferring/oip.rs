@@ -1,5 +1,6 @@
 //! The Open Inference Protocol v2 with data in JSON, and what it tells of models.
 
+use insightforge_schema::registry::bucket;
 use serde_json::{Value, json};
 
 use crate::rig::{Answer, Rig};
@@ -92,6 +93,54 @@ async fn the_version_is_part_of_the_path_and_outputs_are_chosen() {
 }
 
 #[tokio::test]
+async fn a_caller_is_answered_by_the_version_that_answers_his_uploads() {
+    let rig = Rig::open().await;
+    rig.canary("v2.0", 5_000);
+    let mut seen = std::collections::HashSet::new();
+    for user in 0..12 {
+        let of_canary = bucket("sentiment_analysis", &format!("user:{user}")) < 5_000;
+        let expected = json!(if of_canary { "v2.0" } else { "v1.0" });
+        let mut by_key = texts(&["a"]);
+        by_key["parameters"] = json!({ "key": user.to_string() });
+        let document = json!({ "text": "a", "user_id": user });
+        let own = json!({ "inputs": [
+            { "name": "document", "datatype": "BYTES", "shape": [1], "data": [document.to_string()] }
+        ] });
+        for asked in [by_key, own] {
+            let answer = Answer::of(rig.post(INFER).json(&asked)).await;
+            assert_eq!(answer.body["model_version"], expected, "{asked}: {answer:?}");
+        }
+        for asked in [
+            json!({ "task_type": "sentiment_analysis", "data": { "text": "a" }, "key": user.to_string() }),
+            json!({ "task_type": "sentiment_analysis", "data": document }),
+            json!({ "task_type": "sentiment_analysis", "data": document.to_string() }),
+            json!({ "task_type": "sentiment_analysis", "inputs": [document, { "text": "b" }] }),
+        ] {
+            let answer = rig.infer(&asked).await;
+            assert_eq!(answer.body["model_version"], expected, "{asked}: {answer:?}");
+        }
+        seen.insert(of_canary);
+    }
+    assert_eq!(seen.len(), 2, "some are of the canary and some are not");
+}
+
+#[tokio::test]
+async fn a_large_request_is_answered_like_a_small_one() {
+    let rig = Rig::open().await;
+    let long = "a ".repeat(9_000);
+    let texts: Vec<&str> = std::iter::repeat_n(long.as_str(), 20).collect();
+    let answer = Answer::of(rig.post(INFER).json(&self::texts(&texts))).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(output(&answer.body, "words")["data"], json!(vec![9_000; 20]));
+    let inputs: Vec<Value> = texts.iter().map(|text| json!({ "text": text })).collect();
+    let many = rig.infer(&json!({ "task_type": "sentiment_analysis", "inputs": inputs })).await;
+    assert_eq!((many.status, &many.body["results"][19]["result"]["words"]), (200, &json!(9_000)));
+    let broken = format!("{{\"task_type\":\"sentiment_analysis\",\"data\":[{}", "1,".repeat(100_000));
+    let request = rig.client.post(format!("http://{}/api/infer", rig.addr)).header("content-type", "application/json");
+    Answer::of(request.body(broken)).await.is_problem(400, "no JSON object");
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_told_in_the_words_of_the_protocol_s_clients_too() {
     let rig = Rig::open().await;
     let one = |input: Value| json!({ "inputs": [input] });
@@ -119,8 +168,17 @@ async fn what_is_wrong_is_told_in_the_words_of_the_protocol_s_clients_too() {
         (
             text(json!({ "shape": [1, 18_446_744_073_709_551_615_u64] })),
             422,
-            "/inputs/0/data: must have 18446744073709551615 elements",
+            "/inputs/0/shape: has 18446744073709551615 elements; a tensor may have 1048576",
         ),
+        (text(json!({ "shape": [1], "data": ["a", "b", "c"] })), 422, "as the shape says, and has more"),
+        (
+            one(
+                json!({ "name": "document", "datatype": "BYTES", "shape": [1], "data": ["{\"text\":\"a\",\"text\":\"b\"}"] }),
+            ),
+            422,
+            "item 0: ",
+        ),
+        (text(json!({ "data": ["a\0b"] })), 422, "item 0: "),
         (text(json!({ "datatype": "STRING" })), 422, "/inputs/0/datatype: must be one of"),
         (text(json!({ "datatype": "FP32" })), 422, "/inputs/0/data: has an element that is no FP32"),
         (text(json!({ "data": null })), 422, "/inputs/0/data: is missing"),

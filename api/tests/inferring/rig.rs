@@ -114,6 +114,11 @@ fn model(folder: &Path, version: &'static str) -> Loaded {
 impl Rig {
     /// With `v1.0` (stable) and `v2.0`.
     pub(crate) async fn open() -> Self {
+        Self::with(&["v1.0", "v2.0"]).await
+    }
+
+    /// With these of the versions that the registry knows: `v1.0` (stable), `v2.0` and `v3.0`.
+    pub(crate) async fn with(here: &[&'static str]) -> Self {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let store = Store::new(StoreOptions {
@@ -124,13 +129,13 @@ impl Rig {
             compute: 2,
         });
         let mut routes = Routes::default();
-        for version in ["v1.0", "v2.0"] {
+        for version in here {
             let folder = tempfile::tempdir().unwrap();
-            let served = store.serve(model(folder.path(), version)).unwrap();
-            happen(&mut routes, Change::Registered(registered(version, served.digest())));
+            store.serve(model(folder.path(), version)).unwrap();
         }
-        // Known to the registry, and served elsewhere.
-        happen(&mut routes, Change::Registered(registered("v3.0", "0")));
+        for version in ["v1.0", "v2.0", "v3.0"] {
+            happen(&mut routes, Change::Registered(registered(version, "0")));
+        }
         let (sender, receiver) = watch::channel(Arc::new(routes));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let addr = listener.addr();

@@ -23,7 +23,7 @@ pub(super) fn live() -> Response {
 
 /// Ready once there is a model to ask.
 pub(super) fn ready(door: &Door) -> Response {
-    let ready = door.routes().tasks.keys().any(|task_type| resolve(door, task_type, "", None).is_ok());
+    let ready = door.routes().tasks.keys().any(|task_type| resolve(door, task_type, "", || None).is_ok());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(json!({ "ready": ready }))).into_response()
 }
@@ -31,13 +31,14 @@ pub(super) fn ready(door: &Door) -> Response {
 /// Every task type that can be asked.
 pub(super) fn models(door: &Door) -> Response {
     let routes = door.routes();
-    let served = |task_type: &&String| resolve(door, task_type, "", None).is_ok();
+    let served = |task_type: &&String| resolve(door, task_type, "", || None).is_ok();
     ok(&json!({ "models": routes.tasks.keys().filter(served).collect::<Vec<_>>() }))
 }
 
 /// A model's tensors, and the versions it can be asked in.
 pub(super) fn model(door: &Door, task_type: &str, version: &str) -> Result<Response, Problem> {
-    let resolved = resolve(door, task_type, version, Some("")).map_err(|nobody| nobody.not_found(&door.routes()))?;
+    let resolved =
+        resolve(door, task_type, version, || Some(String::new())).map_err(|nobody| nobody.not_found(&door.routes()))?;
     let routes = door.routes();
     let mut versions: Vec<&str> = Vec::new();
     if let Some(task) = routes.task(task_type) {
@@ -57,7 +58,7 @@ pub(super) fn model(door: &Door, task_type: &str, version: &str) -> Result<Respo
 }
 
 pub(super) fn model_ready(door: &Door, task_type: &str, version: &str) -> Result<Response, Problem> {
-    resolve(door, task_type, version, Some("")).map_err(|nobody| nobody.not_found(&door.routes()))?;
+    resolve(door, task_type, version, || Some(String::new())).map_err(|nobody| nobody.not_found(&door.routes()))?;
     Ok(ok(&json!({ "name": task_type, "ready": true })))
 }
 

@@ -13,21 +13,30 @@ mod response;
 mod shape;
 mod tensor;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
+use insightforge_schema::registry::user_key;
 
 pub(super) use self::shape::Shape;
 
-use self::request::{Asked, JSON_LENGTH};
+use self::request::{JSON_LENGTH, Sent};
 use self::response::{Answered, Wanted};
 use super::door::{Door, method_not_allowed};
 use super::outcome;
 use super::resolve::resolve;
-use crate::problem::Problem;
+use crate::body::Held;
+use crate::document;
+use crate::problem::{Fields, Problem};
+
+/// What an element takes at most while a request is answered: as a part of the body, of a document, and of its value.
+const ELEMENT_BYTES: usize = 64;
+/// So few elements are not counted.
+const FEW_ELEMENTS: usize = 1_024;
 
 /// A path behind `/v2`.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,7 +84,13 @@ impl<'a> Place<'a> {
 }
 
 /// Answers a request to `/v2` followed by `rest`.
-pub(super) async fn answer(door: &Door, method: &Method, rest: &str, headers: &HeaderMap, body: Incoming) -> Response {
+pub(super) async fn answer(
+    door: &Arc<Door>,
+    method: &Method,
+    rest: &str,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Response {
     let Some(place) = Place::of(rest).filter(|_| rest.is_empty() || rest.starts_with('/')) else {
         return refuse(Problem::not_found("the protocol has nothing at this path")).into_response();
     };
@@ -104,24 +119,59 @@ fn refuse(problem: Problem) -> Problem {
     problem.with("error", detail)
 }
 
-async fn infer(door: &Door, model: Model<'_>, headers: &HeaderMap, body: Incoming) -> Result<Response, Problem> {
+async fn infer(door: &Arc<Door>, model: Model<'_>, headers: &HeaderMap, body: Incoming) -> Result<Response, Problem> {
     // What makes the request wrong is told only after its body was taken: a client that still sends would not hear it.
     let held = door.read(headers, body).await?;
-    let resolve_by = |key: Option<&str>| {
-        resolve(door, model.task_type, model.version, key).map_err(|nobody| nobody.not_found(&door.routes()))
+    let (task_type, version) = (model.task_type.to_owned(), model.version.to_owned());
+    let json_length = headers.get(JSON_LENGTH).cloned();
+    let answer = move |door: Arc<Door>, held: Held| async move {
+        infer_held(&door, Model { task_type: &task_type, version: &version }, json_length.as_ref(), held).await
     };
-    let mut resolved = resolve_by(None)?;
-    let mut asked = Asked::read(headers, &held.bytes, &resolved.shown.shape)?;
-    if let Some(key) = &asked.key {
+    door.answer_held(held, answer).await
+}
+
+async fn infer_held(
+    door: &Door,
+    model: Model<'_>,
+    json_length: Option<&HeaderValue>,
+    mut held: Held,
+) -> Result<Response, Problem> {
+    let bytes = held.bytes.clone();
+    let resolve_by = |key: Option<String>| {
+        let resolved = resolve(door, model.task_type, model.version, || key);
+        resolved.map_err(|nobody| nobody.not_found(&door.routes()))
+    };
+    // Who talks of another model is told so first, whatever else is wrong.
+    resolve_by(None)?;
+    let sent = Sent::read(json_length, &bytes)?;
+    if sent.elements() > FEW_ELEMENTS {
+        door.charge(&mut held, sent.elements().saturating_mul(ELEMENT_BYTES))?;
+    }
+    let mut resolved = resolve_by(user_key(sent.key(), ""))?;
+    let mut asked = sent.asked(&resolved.shown.shape)?;
+    let canary = door.routes().task(model.task_type).is_some_and(|task| task.canary.is_some());
+    if canary
+        && sent.key().is_none()
+        && let Some(key) = asked.documents.first().and_then(|document| user_key(None, document))
+    {
         let again = resolve_by(Some(key))?;
         if again.served.digest() != resolved.served.digest() {
-            asked = Asked::read(headers, &held.bytes, &again.shown.shape)?;
+            asked = sent.asked(&again.shown.shape)?;
         }
         resolved = again;
     }
     let shown = &resolved.shown;
     let wanted = Wanted::of(&asked, &shown.shape)?;
     let documents = std::mem::take(&mut asked.documents);
+    for (at, document) in documents.iter().enumerate() {
+        let faults = document::faults(document, Some(&shown.input));
+        if !faults.is_empty() {
+            shown.figures.failed("bad_input");
+            let mut fields = Fields::default();
+            faults.into_iter().for_each(|fault| fields.add(format!("item {at}"), fault));
+            return Err(Problem::invalid(fields).with("code", "bad_input".into()));
+        }
+    }
     let inputs = documents.len() as u64;
     let begun = Instant::now();
     let answers = match <[String; 1]>::try_from(documents) {

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -25,14 +25,18 @@ const MAX_TENSORS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) id: Option<String>,
-    /// Keeps a caller with one version while a canary runs.
-    pub(super) key: Option<String>,
     /// JSON texts, one an item.
     pub(super) documents: Vec<String>,
     /// Names and whether the data are wanted as bytes; `None` for all there are.
     pub(super) outputs: Option<Vec<(String, bool)>>,
     /// For outputs that do not say it themselves.
     pub(super) binary: bool,
+}
+
+/// A request as it was sent, before it is known which model it is for.
+pub(super) struct Sent<'a> {
+    request: Request<'a>,
+    binary: &'a [u8],
 }
 
 #[derive(Deserialize)]
@@ -88,32 +92,50 @@ struct OutputParameters {
     binary_data: Option<bool>,
 }
 
-impl Asked {
-    /// Reads a body for a model whose documents have `shape`.
-    pub(super) fn read(headers: &HeaderMap, body: &[u8], shape: &Shape) -> Result<Self, Problem> {
-        let (json, binary) = split(headers, body)?;
-        let request: Request<'_> = serde_json::from_slice(json)
+impl<'a> Sent<'a> {
+    /// Reads a body whose JSON is as long as `json_length` says, or all of it.
+    pub(super) fn read(json_length: Option<&HeaderValue>, body: &'a [u8]) -> Result<Self, Problem> {
+        let (json, binary) = split(json_length, body)?;
+        let request = serde_json::from_slice(json)
             .map_err(|error| malformed(format!("the request is not as the protocol describes it: {error}")))?;
+        Ok(Self { request, binary })
+    }
+
+    /// Keeps a caller with one version while a canary runs.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.request.parameters.as_ref()?.key.as_deref()
+    }
+
+    /// How many elements the tensors have by their shapes.
+    pub(super) fn elements(&self) -> usize {
+        let count = |input: &Input<'_>| input.shape.iter().fold(1_u64, |product, size| product.saturating_mul(*size));
+        let all = self.request.inputs.iter().map(count).fold(0_u64, u64::saturating_add);
+        usize::try_from(all).unwrap_or(usize::MAX)
+    }
+
+    /// What it asks of a model whose documents have `shape`.
+    pub(super) fn asked(&self, shape: &Shape) -> Result<Asked, Problem> {
+        let Self { request, binary } = self;
         let tensors = tensors(&request.inputs, binary)?;
         let documents = documents(&tensors, shape)?;
-        let parameters = request.parameters.unwrap_or_default();
-        let wants = |output: Output<'_>| {
-            let binary = output.parameters.unwrap_or_default().binary_data;
-            (output.name.into_owned(), binary.unwrap_or(parameters.binary_data_output))
+        let binary = request.parameters.as_ref().is_some_and(|parameters| parameters.binary_data_output);
+        let wants = |output: &Output<'_>| {
+            let own = output.parameters.as_ref().and_then(|parameters| parameters.binary_data);
+            (output.name.clone().into_owned(), own.unwrap_or(binary))
         };
-        Ok(Self {
-            id: request.id.map(Cow::into_owned),
-            key: parameters.key.as_deref().map(str::to_owned),
+        let outputs = request.outputs.as_ref().filter(|list| !list.is_empty());
+        Ok(Asked {
+            id: request.id.as_deref().map(str::to_owned),
             documents,
-            outputs: request.outputs.filter(|list| !list.is_empty()).map(|list| list.into_iter().map(wants).collect()),
-            binary: parameters.binary_data_output,
+            outputs: outputs.map(|list| list.iter().map(wants).collect()),
+            binary,
         })
     }
 }
 
 /// The JSON, and the binary data behind it.
-fn split<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Problem> {
-    let Some(length) = headers.get(JSON_LENGTH) else { return Ok((body, &[])) };
+fn split<'a>(json_length: Option<&HeaderValue>, body: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Problem> {
+    let Some(length) = json_length else { return Ok((body, &[])) };
     let length = length.to_str().ok().and_then(|length| length.parse::<usize>().ok());
     length.and_then(|length| body.split_at_checked(length)).ok_or_else(|| {
         malformed(format!(

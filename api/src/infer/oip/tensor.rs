@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 
 /// Most items of one request.
 pub(super) const MAX_ITEMS: u64 = 1_024;
+/// Most elements of a tensor: some pictures.
+const MAX_ELEMENTS: u64 = 1 << 20;
 /// Most dimensions of a tensor.
 const MAX_RANK: usize = 8;
 
@@ -117,9 +119,10 @@ impl<'a> Tensor<'a> {
     ) -> Result<Self, Fault> {
         let (datatype, count) = head(datatype, shape)?;
         let mut elements = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(data.get().len()));
-        flatten(data.get(), 0, &mut elements).map_err(|why| ("data", why))?;
+        let most = usize::try_from(count).unwrap_or(usize::MAX);
+        flatten(data.get(), 0, most, &mut elements).map_err(|why| ("data", why))?;
         if elements.len() as u64 != count {
-            let got = elements.len();
+            let got = if elements.len() > most { "more".to_owned() } else { elements.len().to_string() };
             return Err(("data", format!("must have {count} elements, as the shape says, and has {got}")));
         }
         for element in &elements {
@@ -221,14 +224,16 @@ fn head(datatype: &str, shape: &[u64]) -> Result<(Datatype, u64), Fault> {
         return wrong(format!("has {} items; a request may have {MAX_ITEMS}", shape[0]));
     }
     match shape.iter().try_fold(1_u64, |product, size| product.checked_mul(*size)) {
+        Some(count) if count > MAX_ELEMENTS => wrong(format!("has {count} elements; a tensor may have {MAX_ELEMENTS}")),
         Some(count) => Ok((known, count)),
         None => wrong("has more elements than can be counted".to_owned()),
     }
 }
 
-/// The elements of nested or flat JSON arrays, in order.
-fn flatten<'a>(json: &'a str, depth: usize, into: &mut Vec<&'a str>) -> Result<(), String> {
-    struct Array<'i, 'a>(&'i mut Vec<&'a str>, usize);
+/// The elements of nested or flat JSON arrays, in order; those beyond `most` are passed over, except for one that tells of
+/// them.
+fn flatten<'a>(json: &'a str, depth: usize, most: usize, into: &mut Vec<&'a str>) -> Result<(), String> {
+    struct Array<'i, 'a>(&'i mut Vec<&'a str>, usize, usize);
     impl<'de: 'a, 'a> Visitor<'de> for Array<'_, 'a> {
         type Value = Result<(), String>;
 
@@ -240,10 +245,10 @@ fn flatten<'a>(json: &'a str, depth: usize, into: &mut Vec<&'a str>) -> Result<(
             while let Some(element) = seq.next_element::<&'de RawValue>()? {
                 let element = element.get();
                 if element.starts_with('[') {
-                    if let Err(why) = flatten(element, self.1 + 1, self.0) {
+                    if let Err(why) = flatten(element, self.1 + 1, self.2, self.0) {
                         return Ok(Err(why));
                     }
-                } else {
+                } else if self.0.len() <= self.2 {
                     self.0.push(element);
                 }
             }
@@ -254,7 +259,7 @@ fn flatten<'a>(json: &'a str, depth: usize, into: &mut Vec<&'a str>) -> Result<(
         return Err(format!("is nested deeper than {MAX_RANK} levels"));
     }
     let mut json = serde_json::Deserializer::from_str(json);
-    (&mut json).deserialize_seq(Array(into, depth)).unwrap_or_else(|_| Err("must be an array".to_owned()))
+    (&mut json).deserialize_seq(Array(into, depth, most)).unwrap_or_else(|_| Err("must be an array".to_owned()))
 }
 
 /// Whether a JSON value is of the datatype. Texts are looked through when the document is read.
@@ -382,7 +387,8 @@ mod tests {
             ("FP32", &[1, u64::MAX, 0], "[]", "shape: must have no dimension of size 0"),
             ("FP32", &[1_025], "[]", "shape: has 1025 items"),
             ("FP32", &[2, u64::MAX], "[]", "shape: has more elements than can be counted"),
-            ("FP32", &[1, u64::MAX], "[1]", "data: must have 18446744073709551615 elements"),
+            ("FP32", &[1, u64::MAX], "[1]", "shape: has 18446744073709551615 elements; a tensor may have 1048576"),
+            ("FP32", &[2], "[1,2,[3,4]]", "data: must have 2 elements, as the shape says, and has more"),
             ("FP32", &[2], "[1]", "data: must have 2 elements, as the shape says, and has 1"),
             ("FP32", &[1], "1", "data: must be an array"),
             ("FP32", &[1], "\"x\"", "data: must be an array"),
@@ -422,7 +428,7 @@ mod tests {
     fn binary_data_of_a_wrong_length_are_refused() {
         for (datatype, shape, data, part) in [
             ("FP32", &[2][..], &[0; 4][..], "is 4; 2 elements of FP32 take 4 bytes each"),
-            ("FP32", &[1, u64::MAX / 4], &[0; 4], "is 4; "),
+            ("FP32", &[1, 1 << 20], &[0; 4], "is 4; "),
             ("BYTES", &[1], b"\x05\0\0\0a", "the data end within element 0"),
             ("BYTES", &[1], b"\xff\xff\xff\xffa", "the data end within element 0"),
             ("BYTES", &[2], b"\x01\0\0\0a", "the data end before element 1"),
