@@ -18,6 +18,8 @@
 //!
 //! [`infer`] answers who needs no task; `rollout` changes which version answers.
 //!
+//! `visitors` tells what browsers send for pages of others.
+//!
 //! Whoever waits for something to happen hears it from [`tail`].
 //!
 //! Everything that goes wrong is answered by one type, [`problem::Problem`].
@@ -71,6 +73,7 @@ mod show;
 mod submit;
 mod trace;
 mod upload;
+mod visitors;
 mod wait;
 
 use std::net::SocketAddr;

@@ -17,7 +17,7 @@ use crate::infer::paths as infer;
 use crate::problem::Problem;
 use crate::{analyze, batch, cancel, dead_letters, redrive, upload};
 use crate::{batches, deliveries, docs, feed, health, history, list, measure, models, past_rollouts};
-use crate::{request_id, result, rollout, show};
+use crate::{request_id, result, rollout, show, visitors};
 
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);
@@ -27,7 +27,7 @@ const BODY_SILENCE: Duration = Duration::from_secs(15);
 pub fn public(app: &Arc<App>) -> Router {
     let mut routes = outside();
     if app.config.internal_addr.is_none() && app.config.http_addr.ip().is_loopback() {
-        routes = routes.merge(inside());
+        routes = routes.merge(inside().route_layer(middleware::from_fn(visitors::of_this_machine)));
     }
     finish(routes, app)
 }
@@ -60,7 +60,8 @@ fn outside() -> OpenApiRouter<Arc<App>> {
 
 /// The former model server's paths, and what changes which version answers: nothing tells callers apart yet.
 fn inside() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(analyze::routes()).merge(result::inside_routes()).merge(rollout::routes())
+    let routes = OpenApiRouter::new().merge(analyze::routes()).merge(result::inside_routes()).merge(rollout::routes());
+    routes.route_layer(middleware::from_fn(visitors::of_this_origin))
 }
 
 /// Adds what holds for every path.
@@ -74,6 +75,7 @@ fn finish(routes: OpenApiRouter<Arc<App>>, app: &Arc<App>) -> Router {
             let title = "Method not allowed";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", title, "this path has other methods")
         })
+        .layer(middleware::from_fn(visitors::of_this_site))
         .layer(middleware::from_fn(measure::request))
         .layer(CatchPanicLayer::custom(|_| {
             let detail = "this request met a defect; it has been logged";

@@ -3,7 +3,8 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
-use insightforge_schema::catalogue::{ModelCard, announce_models};
+use insightforge_schema::catalogue::{self, ModelCard, Worker, announce_models};
+use insightforge_schema::event::now_us;
 use insightforge_schema::registry::event::{Refused, Registered};
 use insightforge_schema::registry::{Command, Registry};
 use serde_json::{Value, json};
@@ -194,6 +195,73 @@ async fn changes_are_served_only_where_nobody_from_outside_comes(stage: Stage) {
     stage.end().await;
 }
 
+async fn what_a_web_page_of_somebody_else_sends_changes_nothing(stage: Stage) {
+    served(&stage, &["v1.0", "v2.0"]).await;
+    let (_, inside) = stage.behind_an_internal_listener().await;
+    let candidate = "/api/models/sentiment_analysis/candidate";
+    let upload = "/api/data/upload";
+    let json = ("content-type", "application/json");
+    for (router, path, headers, status) in [
+        // Neither a form nor a request without a body needs a preflight.
+        (&stage.router, candidate, vec![], 415),
+        (&stage.router, candidate, vec![("content-type", "text/plain")], 415),
+        (&inside, candidate, vec![], 415),
+        (&stage.router, candidate, vec![json, ("sec-fetch-site", "cross-site")], 403),
+        (&stage.router, candidate, vec![json, ("sec-fetch-site", "same-site")], 403),
+        (&inside, candidate, vec![json, ("host", "10.0.0.1:8000"), ("origin", "http://evil.example")], 403),
+        (&stage.router, candidate, vec![json, ("origin", "http://evil.example"), ("host", "127.0.0.1:8080")], 403),
+        (&stage.router, candidate, vec![json, ("origin", "http://evil.example"), ("host", "evil.example")], 403),
+        (&stage.router, candidate, vec![json, ("x-forwarded-for", "192.0.2.1")], 403),
+        (&stage.router, upload, vec![json, ("sec-fetch-site", "cross-site")], 403),
+        (&stage.router, upload, vec![json, ("origin", "http://evil.example"), ("host", "127.0.0.1:8080")], 403),
+        // The page of this server itself, and programs.
+        (&stage.router, candidate, vec![json, ("origin", "http://localhost:80"), ("host", "localhost:80")], 200),
+        (&stage.router, candidate, vec![json, ("sec-fetch-site", "same-origin")], 200),
+        (&inside, candidate, vec![json, ("host", "10.0.0.1:8000")], 200),
+        (&stage.router, upload, vec![json, ("sec-fetch-site", "same-site"), ("host", "x")], 400),
+        (&stage.router, upload, vec![json, ("x-forwarded-for", "192.0.2.1")], 400),
+    ] {
+        let mut request = Request::post(path);
+        for (name, value) in &headers {
+            request = request.header(*name, *value);
+        }
+        let answer = ask(router, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, status, "{path} with {headers:?}: {}", answer.text);
+    }
+    let read = [(header::HeaderName::from_static("sec-fetch-site"), "cross-site")];
+    assert_eq!(stage.get_with("/api/models", &read).await.status, 200, "a link may lead here");
+    stage.end().await;
+}
+
+async fn a_change_that_leaves_the_callers_to_no_analyzer_is_made_only_by_force(stage: Stage) {
+    served(&stage, &["v1.0", "v2.0"]).await;
+    for version in ["v1.0", "v2.0"] {
+        let worker = Worker {
+            name: version.to_owned(),
+            lanes: vec![format!("sentiment_analysis:{version}")],
+            in_flight: 0,
+            started_ms: 0,
+            last_read_ms: 0,
+            seen_ms: now_us() / 1_000,
+            infer_addr: None,
+        };
+        catalogue::report(&stage.journal.link, &stage.journal.keys, &worker).await.unwrap();
+    }
+    let canary = |force: Option<bool>| json!({ "version": "v2.0", "share": 0.01, "force": force });
+    let path = "/api/models/sentiment_analysis/canary";
+    let refused = stage.post(path, &canary(None)).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::CONFLICT, &json!("nobody_would_answer")));
+    assert!(refused.text.contains("v1.0 and v2.0 at once"), "{}", refused.text);
+    assert_eq!(stage.post(path, &json!({ "version": "v2.0", "share": 0.01, "force": "yes" })).await.status, 422);
+    assert_eq!(stage.post(path, &canary(Some(true))).await.json()["changed"], true);
+    // Rolled back by name, as often as it is sent.
+    for changed in [true, false] {
+        let back = stage.post("/api/models/sentiment_analysis/rollback", &json!({ "version": "v2.0" })).await.json();
+        assert_eq!(back["changed"], changed, "{back}");
+    }
+    stage.end().await;
+}
+
 async fn shadows_are_compared_with_the_answers(stage: Stage) {
     let tasks: Vec<Asked> =
         (0..4).map(|at| Asked::new("sentiment_analysis", &format!("{{\"text\":\"{at}\"}}"))).collect();
@@ -241,5 +309,7 @@ on_each_server!(
     a_decision_made_on_an_older_list_is_a_conflict,
     what_cannot_be_is_refused_with_a_word_for_programs,
     changes_are_served_only_where_nobody_from_outside_comes,
+    what_a_web_page_of_somebody_else_sends_changes_nothing,
+    a_change_that_leaves_the_callers_to_no_analyzer_is_made_only_by_force,
     shadows_are_compared_with_the_answers,
 );
