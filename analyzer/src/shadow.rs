@@ -4,6 +4,7 @@
 //! task waits for a model, and what comes back too late is dropped as well. Its result is one `shadowed` event; it never
 //! becomes an answer.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::agree::agree;
 use crate::measure;
+use crate::serve::Offer;
 use crate::wait::pause;
 use crate::worker::Worker;
 
@@ -101,9 +103,21 @@ pub async fn step(worker: &Worker) -> usize {
     noted
 }
 
+/// Whether tasks wait for a model: inputs in a batcher, or so many tasks held of a lane that more may lie on it. The models
+/// that answer at once have no batcher, and one in flight now and then must not keep shadows from being asked at all.
+#[must_use]
+pub fn tasks_wait(worker: &Worker) -> bool {
+    let (view, lanes) = (worker.view(), worker.lanes());
+    let full = |offer: &Offer| {
+        let held = lanes.iter().find(|it| it.lane == offer.lane).map_or(0, |it| it.in_flight());
+        held > 0 && held >= offer.bound.min(worker.config.max_in_flight).div_ceil(2)
+    };
+    worker.served().iter().any(|served| served.waiting() > 0) || view.offers.values().flatten().any(full)
+}
+
 /// Returns once no task waits for a model; `false` when the process stops.
 async fn wait_for_idle(worker: &Worker) -> bool {
-    while worker.served().iter().any(|served| served.waiting() > 0) {
+    while tasks_wait(worker) {
         if !pause(YIELD, &worker.stop.taking).await {
             return false;
         }
@@ -141,64 +155,84 @@ async fn ask_one(worker: &Worker, served: &Arc<Served>, jobs: &[&Job]) -> usize 
         () = worker.stop.taking.cancelled() => return 0,
     };
     let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let mut noted = 0;
+    let mut notes: BTreeMap<Partition, Vec<Note>> = BTreeMap::new();
     for (job, answer) in jobs.iter().zip(answers) {
         if answer.as_ref().is_err_and(|error| error.code == "overloaded") {
             measure::shadow_dropped("overloaded");
             continue;
         }
-        noted += usize::from(note(worker, served, job, answer, (took_us, jobs.len())).await);
+        let note = Note::of(worker, served, job, answer, took_us, jobs.len());
+        notes.entry(job.partition).or_default().push(note);
+    }
+    let mut noted = 0;
+    for (partition, notes) in notes {
+        noted += write(worker, served, partition, notes).await;
     }
     noted
 }
 
-/// One `shadowed` event; `false` when it came too late or could not be written. `call` is how long the call took and how
-/// many documents it was about.
-async fn note(
-    worker: &Worker,
-    served: &Served,
-    job: &Job,
-    answer: Result<String, InferError>,
-    call: (u64, usize),
-) -> bool {
-    let (manifest, runs_on) = (served.manifest(), served.runs_on());
-    let agrees = answer.as_ref().is_ok_and(|said| agree(&manifest.output.labels, &job.answer, said));
-    let outcome = match &answer {
-        Err(_) => "failed",
-        Ok(_) if agrees => "agrees",
-        Ok(_) => "differs",
-    };
-    let (result, error) = match answer {
-        Ok(result) => (Some(result), None),
-        Err(error) => (None, Some(ShadowError { code: error.code.into_owned(), message: error.message })),
-    };
-    let shadowed = Shadowed {
-        task_type: manifest.task_type.clone(),
-        model_version: manifest.version.clone(),
-        digest: served.digest().to_owned(),
-        backend: runs_on.engine.clone(),
-        device: runs_on.device.clone(),
-        result,
-        error,
-        agrees,
-        took_us: call.0,
-        batch_size: u32::try_from(call.1).unwrap_or(u32::MAX),
-    };
-    let event = encode(&worker.meta(now_us(), job.attempt, &job.context), &Change::Shadowed(shadowed));
-    let shadow = Shadow { task: job.task, version: manifest.version.clone(), event };
-    match script::shadow(&worker.link, &worker.keys, job.partition, &[shadow]).await.as_deref() {
-        Ok([Noted::Done]) => {
-            measure::shadowed(&manifest.task_type, &manifest.version, outcome);
-            true
-        }
-        Ok(_) => {
-            measure::shadow_dropped("too_late");
-            false
+/// A `shadowed` event to be.
+struct Note {
+    shadow: Shadow,
+    outcome: &'static str,
+}
+
+impl Note {
+    /// `took_us` is how long the call took that was about `batch_size` documents.
+    fn of(
+        worker: &Worker,
+        served: &Served,
+        job: &Job,
+        answer: Result<String, InferError>,
+        took_us: u64,
+        batch_size: usize,
+    ) -> Self {
+        let (manifest, runs_on) = (served.manifest(), served.runs_on());
+        let agrees = answer.as_ref().is_ok_and(|said| agree(&manifest.output.labels, &job.answer, said));
+        let outcome = match &answer {
+            Err(_) => "failed",
+            Ok(_) if agrees => "agrees",
+            Ok(_) => "differs",
+        };
+        let (result, error) = match answer {
+            Ok(result) => (Some(result), None),
+            Err(error) => (None, Some(ShadowError { code: error.code.into_owned(), message: error.message })),
+        };
+        let shadowed = Shadowed {
+            task_type: manifest.task_type.clone(),
+            model_version: manifest.version.clone(),
+            digest: served.digest().to_owned(),
+            backend: runs_on.engine.clone(),
+            device: runs_on.device.clone(),
+            result,
+            error,
+            agrees,
+            took_us,
+            batch_size: u32::try_from(batch_size).unwrap_or(u32::MAX),
+        };
+        let event = encode(&worker.meta(now_us(), job.attempt, &job.context), &Change::Shadowed(shadowed));
+        Self { shadow: Shadow { task: job.task, version: manifest.version.clone(), event }, outcome }
+    }
+}
+
+/// Writes the events of a partition in one step; says how many did not come too late.
+async fn write(worker: &Worker, served: &Served, partition: Partition, notes: Vec<Note>) -> usize {
+    let manifest = served.manifest();
+    let (shadows, outcomes): (Vec<Shadow>, Vec<_>) = notes.into_iter().map(|it| (it.shadow, it.outcome)).unzip();
+    match script::shadow(&worker.link, &worker.keys, partition, &shadows).await {
+        Ok(replies) => {
+            for (reply, outcome) in replies.iter().zip(outcomes) {
+                match reply {
+                    Noted::Done => measure::shadowed(&manifest.task_type, &manifest.version, outcome),
+                    Noted::Gone => measure::shadow_dropped("too_late"),
+                }
+            }
+            replies.iter().filter(|reply| **reply == Noted::Done).count()
         }
         Err(error) => {
-            tracing::warn!(task = %job.task, %error, "what a shadow said could not be noted");
-            measure::shadow_dropped("not_written");
-            false
+            tracing::warn!(%partition, %error, "what a shadow said could not be noted");
+            shadows.iter().for_each(|_| measure::shadow_dropped("not_written"));
+            0
         }
     }
 }

@@ -8,13 +8,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use insightforge_analyzer::end::Tally;
+use insightforge_analyzer::shadow::tasks_wait;
 use insightforge_analyzer::{Config, Pattern};
 use insightforge_inference::State;
 use insightforge_schema::catalogue;
 use insightforge_schema::event::{Change, Completed};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::keys::Lane;
-use insightforge_schema::registry::{Command, bucket};
+use insightforge_schema::registry::{Command, Undoes, bucket};
 use stage::{Hand, Stage, fold};
 
 fn promote(version: &str) -> Command {
@@ -30,7 +31,7 @@ fn shadow(versions: &[&str]) -> Command {
 }
 
 fn rollback() -> Command {
-    Command::Rollback { task_type: "acting".to_owned() }
+    Command::Rollback { task_type: "acting".to_owned(), undoes: Undoes::Newest }
 }
 
 /// The `completed` events of all tasks.
@@ -105,6 +106,84 @@ async fn every_answer_says_which_model_gave_it_and_why() {
 }
 
 #[tokio::test]
+async fn who_waits_for_the_candidate_is_answered_by_it_when_it_is_promoted_meanwhile() {
+    let stage = Stage::new();
+    stage.put_model("acting", "v2", "");
+    let mut hand = stage.worker("w1").await;
+    stage.command(Command::Candidate { task_type: "acting".to_owned(), version: Some("v2".to_owned()) }).await;
+    hand.follow().await;
+    let waits = stage.submit_as("candidate", None, "ok").await;
+    let taken = hand.take().await;
+    stage.command(promote("v2")).await;
+    hand.follow().await;
+    let later = stage.submit_as("candidate", None, "ok").await;
+    for batch in taken {
+        insightforge_analyzer::process::process(&hand.worker, batch).await;
+    }
+    work_all(&mut hand).await;
+    for task in [waits, later] {
+        assert_eq!(version(&stage, task).await, "v2");
+    }
+}
+
+#[tokio::test]
+async fn a_lane_whose_model_went_while_others_are_opened_is_left_at_the_first_task_that_misses_it() {
+    let stage = Stage::new();
+    stage.put_model("acting", "v2", "");
+    let mut hand = stage.worker("w1").await;
+    let task = stage.submit_as("v2", None, "ok").await;
+    stage.remove_model("acting", "v2");
+    // The store has let it go, and what it found beside is not open yet: the look is not over.
+    hand.worker.store.scan().await;
+    assert_eq!(hand.lanes("acting"), "v1 v2 stable candidate latest");
+    assert_eq!(hand.work().await, Tally { retried: 1, ..Tally::default() });
+    hand.follow().await;
+    assert_eq!(hand.lanes("acting"), "v1 stable candidate");
+    stage.put_model("acting", "v2", "");
+    hand.look().await;
+    assert_eq!(hand.move_all(&stage).await, 1);
+    assert_eq!(hand.work().await.completed, 1);
+    assert_eq!(version(&stage, task).await, "v2");
+}
+
+#[tokio::test]
+async fn a_refused_package_that_is_deleted_is_refused_no_more_even_when_who_refused_it_is_gone() {
+    let stage = Stage::new();
+    let broken = "instances = 0";
+    let one = stage.worker("w1").await;
+    for version in ["v2", "v3"] {
+        stage.put_model("acting", version, broken);
+    }
+    one.look().await;
+    stage.remove_model("acting", "v2");
+    one.look().await;
+    let refused = |routes: insightforge_schema::registry::Routes| routes.refused.into_keys().collect::<Vec<_>>();
+    assert_eq!(refused(stage.routes_at(100).await), ["acting/v3"]);
+    // Who refused it lives no more, and nobody has it.
+    catalogue::sign_off(&stage.link, &stage.keys, "w1").await.unwrap();
+    stage.remove_model("acting", "v3");
+    let two = stage.worker("w2").await;
+    two.look().await;
+    assert!(stage.routes_at(100).await.refused.is_empty());
+    let told = "registered refused refused refusal_ended refusal_ended";
+    assert_eq!(stage.registry().await, told);
+    // Another process serves its own copy under that name: this one's is broken all the same.
+    stage.put_model("acting", "v4", broken);
+    two.look().await;
+    stage
+        .command(Command::EndRefusal(insightforge_schema::registry::event::RefusalEnded {
+            task_type: None,
+            folder: "acting/v4".to_owned(),
+            worker: "w3".to_owned(),
+        }))
+        .await;
+    two.look().await;
+    two.look().await;
+    assert_eq!(refused(stage.routes_at(100).await), ["acting/v4"]);
+    assert_eq!(stage.registry().await, format!("{told} refused refusal_ended refused"));
+}
+
+#[tokio::test]
 async fn a_package_that_comes_while_tasks_flow_is_served_and_one_that_goes_takes_no_task_along() {
     let stage = Stage::new();
     let mut hand = stage.worker("w1").await;
@@ -151,7 +230,7 @@ async fn a_package_that_comes_while_tasks_flow_is_served_and_one_that_goes_takes
     v2.release();
     assert_eq!(work.await.unwrap().completed, 1);
     assert_eq!(version(&stage, taken).await, "v2");
-    assert_eq!(hand.lanes("acting"), "v1 stable candidate");
+    assert_eq!(hand.lanes("acting"), "v1 stable candidate latest", "the latest that is there");
     let waits = stage.submit_as("v2", None, "ok waits").await;
     assert_eq!(hand.work().await, Tally::default());
     stage.put_model("acting", "v2", "");
@@ -227,6 +306,10 @@ async fn while_an_operator_promotes_and_rolls_back_each_answer_is_what_the_route
             insightforge_analyzer::process::process(&two.worker, batch).await;
         }
         two.follow().await;
+        let newest = stage.routes_at(u64::MAX).await.position;
+        for hand in [&one, &two] {
+            assert_eq!(hand.worker.view().routes.position, newest, "who followed answers by the newest routes");
+        }
     }
     work_all(&mut one).await;
     assert_eq!(fold(&stage.journal().await), [("completed", tasks.len())].into());
@@ -310,6 +393,37 @@ async fn shadows_are_asked_after_the_answer_and_stand_beside_it() {
     assert_eq!(said, [("v2".to_owned(), true), ("v3".to_owned(), false)].into());
     assert_eq!(version(&stage, task).await, "v1");
     assert_eq!(fold(&stage.journal().await), [("completed", 2), ("failed", 1)].into());
+}
+
+#[tokio::test]
+async fn shadows_are_held_back_while_many_tasks_are_in_flight_and_noted_together_afterwards() {
+    let stage = Stage::new();
+    stage.put_model("acting", "v2", "");
+    let config = Config { max_in_flight: 8, ..Stage::config("w1") };
+    let mut hand = stage.worker_with(config).await;
+    stage.command(shadow(&["v2"])).await;
+    hand.follow().await;
+    for _ in 0..3 {
+        stage.submit_as("stable", None, "ok").await;
+    }
+    let taken = hand.take().await;
+    assert_eq!(hand.worker.in_flight(), 3);
+    assert!(!tasks_wait(&hand.worker), "some are always in flight");
+    for _ in 0..3 {
+        stage.submit_as("stable", None, "ok").await;
+    }
+    let more = hand.take().await;
+    assert!(tasks_wait(&hand.worker), "{} of 8 places are taken", hand.worker.in_flight());
+    for batch in taken.into_iter().chain(more) {
+        insightforge_analyzer::process::process(&hand.worker, batch).await;
+    }
+    assert!(!tasks_wait(&hand.worker));
+    assert_eq!(hand.shadow().await, 6);
+    for event in stage.journal().await {
+        if let Change::Shadowed(shadowed) = event.change {
+            assert_eq!(shadowed.batch_size, 6);
+        }
+    }
 }
 
 #[tokio::test]
