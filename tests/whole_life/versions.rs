@@ -9,7 +9,7 @@ use std::time::Duration;
 use insightforge_inference::native::linear::features::Features;
 use insightforge_inference::native::linear::file::{Head, Header, Labels, LinearFile};
 use insightforge_inference::native::linear::table::Table;
-use insightforge_schema::event::{Change, Completed};
+use insightforge_schema::event::{Change, Completed, Meta};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::journal;
 use insightforge_schema::keys::Keys;
@@ -53,7 +53,7 @@ async fn a_version_is_loaded_tried_promoted_and_taken_back_under_load_and_no_tas
     let decide = async |arguments: &[&str]| {
         let said = installation.run(&[&["models"], arguments, &["--by", "ann", "--reason", "a trial"]].concat()).await;
         assert!(said.contains("by cli/ann: a trial"), "{said}");
-        redis.wait_for_answers_under_the_newest_routes(60).await;
+        redis.wait_for_answers_under_the_newest_routes(2, 60).await;
     };
     decide(&["shadow", "mood", "v2"]).await;
     decide(&["canary", "mood", "v2", "--percent", "25"]).await;
@@ -64,7 +64,7 @@ async fn a_version_is_loaded_tried_promoted_and_taken_back_under_load_and_no_tas
     let decide = async |arguments: &[&str]| {
         let said = installation.run(&[&["models"], arguments, &["--by", "ann", "--reason", "a trial"]].concat()).await;
         assert!(said.contains("by cli/ann: a trial"), "{said}");
-        redis.wait_for_answers_under_the_newest_routes(60).await;
+        redis.wait_for_answers_under_the_newest_routes(2, 60).await;
     };
     decide(&["promote", "mood", "v2"]).await;
     decide(&["rollback", "mood"]).await;
@@ -104,6 +104,8 @@ async fn a_version_is_loaded_tried_promoted_and_taken_back_under_load_and_no_tas
     let mut answers = redis.completed().await;
     answers.retain(|_, completed| completed.task_type == "mood");
     assert_eq!(answers.len(), tasks.len());
+    // An analyzer follows within half a second; the rest is for a busy machine.
+    redis.nobody_lags(Duration::from_secs(5)).await;
     let history = redis.history().await;
     let mut seen = HashSet::new();
     for (task, user) in &tasks {
@@ -248,23 +250,44 @@ impl Redis {
         routes
     }
 
-    /// Returns once so many tasks were answered by the routes as they are now.
-    async fn wait_for_answers_under_the_newest_routes(&self, count: usize) {
+    /// Returns once so many analyzers have answered so many tasks each by the routes as they are now.
+    async fn wait_for_answers_under_the_newest_routes(&self, analyzers: usize, count: usize) {
         let newest = self.routes().await.position;
         let by_newest = |it: &Completed| it.route.as_ref().is_some_and(|route| route.registry_n >= newest);
-        eventually("the newest routes hold", async || {
-            (self.completed().await.values().filter(|it| by_newest(it)).count() >= count).then_some(())
+        eventually("the newest routes hold in every analyzer", async || {
+            let mut answered: HashMap<String, usize> = HashMap::new();
+            for (meta, _) in self.answers().await.into_values().filter(|(_, it)| by_newest(it)) {
+                *answered.entry(meta.actor).or_default() += 1;
+            }
+            (answered.values().filter(|its| **its >= count).count() >= analyzers).then_some(())
         })
         .await;
     }
 
+    /// No analyzer answers by routes that an operator changed longer ago than this.
+    async fn nobody_lags(&self, most: Duration) {
+        let history = self.history().await;
+        for (task, (meta, completed)) in self.answers().await {
+            let by = completed.route.unwrap().registry_n;
+            let next = history.iter().find(|entry| entry.n > by && entry.meta.actor == "cli/ann");
+            let late_us = next.map_or(0, |entry| meta.at_us - entry.meta.at_us - completed.inference_us as i64);
+            let most_us = i64::try_from(most.as_micros()).unwrap();
+            assert!(late_us <= most_us, "{task}: {} answered by number {by}, {late_us} µs after {next:?}", meta.actor);
+        }
+    }
+
     /// The `completed` event of every task that has one.
     async fn completed(&self) -> HashMap<TaskId, Completed> {
+        self.answers().await.into_iter().map(|(task, (_, completed))| (task, completed)).collect()
+    }
+
+    /// The same with who answered, and when.
+    async fn answers(&self) -> HashMap<TaskId, (Meta, Completed)> {
         let mut all = HashMap::new();
         for partition in 0..4 {
             let events = journal::range(&self.link, &self.keys, Partition(partition), 1, None, 100_000).await.unwrap();
             all.extend(events.into_iter().filter_map(|event| match event.change {
-                Change::Completed(completed) => Some((event.task, completed)),
+                Change::Completed(completed) => Some((event.task, (event.meta, completed))),
                 _ => None,
             }));
         }
