@@ -66,17 +66,24 @@ pub enum RunError {
     PartEnded(String),
 }
 
-/// Serves the store's models until `shutdown` is cancelled, then drains; returns within ten seconds of that.
+/// Serves the store's models until `shutdown` is cancelled, then drains; returns within ten seconds of that. `serving` is
+/// told once others know what it has.
 ///
 /// # Errors
 /// [`RunError`]. An outage of Redis is none once it runs: it waits.
-pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    deps: Deps,
+    serving: impl FnOnce(),
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     config.check(0)?;
     let worker = Worker::new(config, deps, &shutdown);
     packages::keep_to_settings(&worker).await;
     packages::look_within(&worker, packages::PATIENCE).await?;
     worker.config.check(most_lanes(&worker))?;
     presence::report(&worker).await?;
+    serving();
 
     let (mut takers, mut shifts) = (JoinSet::new(), HashSet::new());
     let mut views = worker.views();

@@ -124,10 +124,9 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
     };
     let ready = Ready::default();
     boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
-    ready.set(true);
     let closing = shutdown.child_token();
     let door = listener.map(|listener| tokio::spawn(door(listener, &link, &keys, &store, closing.clone())));
-    let outcome = insightforge_analyzer::run(config, Deps { link, keys, store }, shutdown).await;
+    let outcome = insightforge_analyzer::run(config, Deps { link, keys, store }, || ready.set(true), shutdown).await;
     closing.cancel();
     if let Some(door) = door {
         door.await.context("the synchronous door")?;
