@@ -115,16 +115,16 @@ impl Mirror {
         let manifests: BTreeMap<Name, &ObjectMeta> =
             all.iter().filter_map(|object| Some((self.name(&object.location)?, object))).collect();
         let mut pulled = self.remove_gone(&manifests).await?;
-        let due: Vec<(Name, Marks, &ObjectMeta)> = manifests
+        let due: Vec<(Name, Marks, ObjectMeta)> = manifests
             .into_iter()
             .map(|(name, manifest)| (marks(manifest, &all), name, manifest))
             .filter(|(marks, name, _)| self.is_due(name, marks))
-            .map(|(marks, name, manifest)| (name, marks, manifest))
+            .map(|(marks, name, manifest)| (name, marks, manifest.clone()))
             .collect();
         let (this, all) = (&*self, &all);
         let fetched: Vec<_> = futures_util::stream::iter(due)
             .map(|(name, marks, manifest)| async move {
-                let outcome = this.fetch(&name, manifest, all).await;
+                let outcome = this.fetch(&name, &manifest, all).await;
                 (name, marks, outcome)
             })
             .buffered(AT_ONCE)
