@@ -10,5 +10,6 @@ pub mod holdout;
 pub mod linear;
 pub mod random;
 pub mod recipes;
+mod renew;
 pub mod sets;
 pub mod tagger;

@@ -10,6 +10,7 @@ use crate::manifest::{Backend, Batch, Card, Cost, Device, Draw, FORMAT, Input, M
 use crate::native::linear::file::{Head, LinearFile};
 use crate::native::linear::sentiment::LABELS;
 use crate::package::MANIFEST;
+use crate::train::renew::{put, without_claims};
 
 /// The file with the weights.
 pub const WEIGHTS: &str = "linear.bin";
@@ -36,8 +37,8 @@ pub enum WriteError {
     Manifest(String),
 }
 
-/// Writes `linear.bin` and, unless there is one that a person may have worked on, `model.toml`; in one that is there, only
-/// the file's hash is renewed.
+/// Writes `linear.bin` and, unless there is one that a person may have worked on, `model.toml`; in one that is there, the
+/// file's hash is renewed, and what was said of other weights goes.
 ///
 /// # Errors
 /// [`WriteError`] names the file.
@@ -50,16 +51,17 @@ pub fn write(folder: &Path, naming: Naming, file: &LinearFile) -> Result<(), Wri
     let weights = file.write();
     let hash = hex::encode(Sha256::digest(&weights));
     let path = folder.join(WEIGHTS);
-    std::fs::write(&path, weights).map_err(unwritable(&path))?;
+    put(&path, &weights).map_err(unwritable(&path))?;
     let path = folder.join(MANIFEST);
     let manifest = match std::fs::read_to_string(&path) {
-        Ok(present) => renewed(&present, &hash)?,
+        Ok(present) if present.contains(&hash) => present,
+        Ok(present) => without_claims(&renewed(&present, &hash)?, Some(&naming.card.training)),
         Err(_) => {
             toml::to_string(&manifest(naming, file, hash)).map_err(|error| WriteError::Manifest(error.to_string()))?
         }
     };
     Manifest::parse(&manifest).map_err(|error| WriteError::Manifest(error.to_string()))?;
-    std::fs::write(&path, manifest).map_err(unwritable(&path))
+    put(&path, manifest.as_bytes()).map_err(unwritable(&path))
 }
 
 /// The manifest with another hash of the weights.
