@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use futures_util::future::join_all;
 use insightforge_inference::store::{Mirror, Pulled};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -12,8 +13,6 @@ use url::Url;
 
 /// Between two looks into an object store, which are paid for.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// One look, everything new fetched.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// The largest package.
 const MOST_BYTES: u64 = 8 << 30;
 /// The variables whose values object stores are opened with, by the names that `object_store` gives them.
@@ -58,30 +57,21 @@ impl Mirrors {
         self.folders.clone()
     }
 
-    /// One look into each object store. One that cannot be reached leaves what is here as it is.
-    pub(crate) async fn pull(&mut self) {
-        for (place, mirror) in &mut self.mirrors {
-            match tokio::time::timeout(PATIENCE, mirror.pull()).await {
-                Ok(Ok(pulled)) => pulled.iter().for_each(|pulled| tell(place, pulled)),
-                Ok(Err(error)) => tracing::warn!(place, %error, "model packages could not be fetched; trying again"),
-                Err(_) => tracing::warn!(place, "model packages were not fetched in time; trying again"),
+    /// Looks into each object store every so often, none waiting for another. Whoever drops what this gives back takes the
+    /// folders away: not before the models are done with.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Self {
+        let each = self.mirrors.iter_mut().map(|(place, mirror)| async {
+            loop {
+                pull(place, mirror).await;
+                tokio::time::sleep(INTERVAL).await;
             }
+        });
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = async { drop(join_all::<_, ()>(each).await) } => shutdown.cancelled().await,
         }
-    }
-
-    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        while !self.mirrors.is_empty() {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
-            }
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = self.pull() => {}
-            }
-        }
+        self
     }
 
     fn cache(&mut self, given: Option<&Path>) -> anyhow::Result<PathBuf> {
@@ -92,6 +82,14 @@ impl Mirrors {
             self._temporary = Some(TempDir::with_prefix("insightforge-models-").context("INSIGHTFORGE_MODELS_CACHE")?);
         }
         Ok(self._temporary.as_ref().map(|folder| folder.path().to_owned()).unwrap_or_default())
+    }
+}
+
+/// One look. An object store that cannot be reached leaves what is here as it is.
+async fn pull(place: &str, mirror: &mut Mirror) {
+    match mirror.pull().await {
+        Ok(pulled) => pulled.iter().for_each(|pulled| tell(place, pulled)),
+        Err(error) => tracing::warn!(place, %error, "model packages could not be fetched; trying again"),
     }
 }
 
@@ -147,15 +145,22 @@ mod tests {
     async fn packages_of_an_object_store_lie_in_a_folder_of_their_own() {
         let (remote, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let url = Url::from_directory_path(remote.path()).unwrap();
-        let mut mirrors = Mirrors::open([url.as_str()].into_iter(), Some(cache.path())).unwrap();
+        let mirrors = Mirrors::open([url.as_str()].into_iter(), Some(cache.path())).unwrap();
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/models/iris_species/v1");
         let package = remote.path().join("iris_species/v1");
         std::fs::create_dir_all(&package).unwrap();
         for file in std::fs::read_dir(examples).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
             std::fs::copy(file.path(), package.join(file.file_name())).unwrap();
         }
-        mirrors.pull().await;
         let [folder] = &mirrors.folders()[..] else { panic!("one place, one folder") };
-        assert!(folder.starts_with(cache.path()) && folder.join("iris_species/v1/model.toml").is_file());
+        let manifest = folder.join("iris_species/v1/model.toml");
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(mirrors.run(shutdown.clone()));
+        while !manifest.is_file() {
+            tokio::task::yield_now().await;
+        }
+        shutdown.cancel();
+        let mirrors = running.await.unwrap();
+        assert!(manifest.starts_with(cache.path()) && mirrors.folders().len() == 1);
     }
 }

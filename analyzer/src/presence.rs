@@ -18,6 +18,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const PRUNE_EVERY: u32 = 120;
 /// Each hung call costs a thread, of which the runtime has 512 at most.
 const STUCK_MAX: usize = 32;
+/// Rounds for which a version may be asked nothing because its calls hang: a minute. Only a fresh process has it back then.
+const HANGING_MAX: u32 = 12;
 /// A consumer that holds nothing and has not called for this long belongs to a process that is gone.
 const CONSUMER_GONE_MS: u64 = 3_600_000;
 
@@ -59,11 +61,15 @@ pub async fn prune(worker: &Worker, partition: Partition) -> Result<u64, LinkErr
 
 /// Reports every few seconds. Ends, with the reason, when so many calls of models hang that a fresh process is better.
 pub(crate) async fn run(worker: std::sync::Arc<Worker>) -> String {
-    let mut rounds = 0_u32;
+    let (mut rounds, mut hanging) = (0_u32, 0);
     while pause(INTERVAL, &worker.stop.taking).await {
         let stuck: usize = worker.store.served().iter().map(|served| served.stuck()).sum();
         if stuck >= STUCK_MAX {
             return format!("{stuck} calls of models hang and cannot be ended");
+        }
+        hanging = if worker.store.served().iter().any(|served| served.hangs()) { hanging + 1 } else { 0 };
+        if hanging == HANGING_MAX {
+            return "a model has hung for a minute and cannot be ended".to_owned();
         }
         if let Err(error) = round(&worker, rounds.is_multiple_of(PRUNE_EVERY)).await {
             tracing::warn!(%error, "the list of analyzers could not be refreshed; trying again");

@@ -7,6 +7,7 @@
 mod call;
 mod compute;
 mod meters;
+mod pace;
 mod pick;
 
 use std::collections::VecDeque;
@@ -63,7 +64,15 @@ struct State {
     queue: VecDeque<Waiting>,
     /// Threads without a batch.
     free: usize,
+    /// Places kept for inputs that are being read.
+    kept: usize,
     closed: bool,
+}
+
+/// Places in the queue for inputs that are yet to be read; free again when dropped.
+pub(crate) struct Places {
+    shared: Arc<Shared>,
+    count: usize,
 }
 
 struct Waiting {
@@ -125,6 +134,21 @@ impl Batcher {
         receivers
     }
 
+    /// Keeps up to so many places for inputs that are yet to be read; those that find none are turned away unread.
+    pub(crate) fn keep_places(&self, wanted: usize) -> Places {
+        let mut state = self.shared.lock();
+        let count = wanted.min(self.shared.settings.max_queue.saturating_sub(state.queue.len() + state.kept));
+        state.kept += count;
+        drop(state);
+        self.shared.meters.rejected((wanted - count) as u64);
+        Places { shared: self.shared.clone(), count }
+    }
+
+    /// What an input that finds no place is told.
+    pub(crate) fn turned_away(&self) -> InferError {
+        overloaded(self.shared.settings.max_queue)
+    }
+
     /// Inputs that wait for a thread.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -141,6 +165,18 @@ impl Batcher {
     #[must_use]
     pub fn hangs(&self) -> bool {
         self.stuck() >= call::HANG_MOST
+    }
+}
+
+impl Places {
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.shared.lock().kept -= self.count;
     }
 }
 
@@ -225,12 +261,17 @@ impl Shared {
             inputs.push(prepared);
         }
         self.meters.batch(&inputs, self.settings.limits.cost);
+        let cost = inputs.iter().map(|input| u64::from(input.cost)).sum();
         let wanted = |place: usize| {
             let (asker, deadline) = &askers[place];
             !asker.is_closed() && *deadline > Instant::now()
         };
         let answers = caller.ask(inputs, wanted);
-        self.meters.inferred(begun.elapsed());
+        let took = begun.elapsed();
+        self.meters.inferred(took);
+        if answers.iter().any(Result::is_ok) {
+            self.meters.pace.saw(cost, took);
+        }
         for ((asker, _), answer) in askers.into_iter().zip(answers) {
             give(asker, answer);
         }

@@ -29,7 +29,8 @@ use crate::package::Package;
 /// [`OpenError`]; no child stays.
 pub fn open(package: Arc<Package>, command: &HostCommand, options: &OpenOptions) -> Result<Loaded, OpenError> {
     let hosted = Hosted::start(&package, command, options)?;
-    let loaded = Loaded::new(package, Box::new(hosted))?;
+    let mut loaded = Loaded::new(package, Box::new(hosted))?;
+    loaded.apart = true;
     loaded.check()?;
     Ok(loaded)
 }

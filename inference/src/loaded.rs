@@ -19,6 +19,8 @@ const TOLERANCE: f64 = 1e-3;
 /// A package with its model.
 pub struct Loaded {
     pub package: Arc<Package>,
+    /// It runs in a process of its own, and keeps to its time by itself.
+    pub(crate) apart: bool,
     model: Box<dyn Model>,
     input: jsonschema::Validator,
 }
@@ -31,7 +33,7 @@ impl Loaded {
     pub fn new(package: Arc<Package>, model: Box<dyn Model>) -> Result<Self, OpenError> {
         let input = validator("input.schema", &package.input_schema()?)?;
         validator("output.schema", &package.output_schema()?)?;
-        Ok(Self { package, model, input })
+        Ok(Self { package, apart: false, model, input })
     }
 
     #[must_use]
@@ -61,6 +63,13 @@ impl Loaded {
     pub fn prepare(&self, document: &Value) -> Result<Prepared, InferError> {
         if let Some(error) = self.input.iter_errors(document).next() {
             return Err(InferError::bad_input(explain(&error)));
+        }
+        let manifest = &self.package.manifest;
+        if let Some(pointer) = manifest.text()
+            && let Some(text) = document.pointer(pointer).and_then(Value::as_str)
+        {
+            judge_text(text, manifest.input.max_chars)
+                .map_err(|what| InferError::bad_input(format!("{pointer}: {what}")))?;
         }
         catch_unwind(AssertUnwindSafe(|| self.model.prepare(document)))
             .unwrap_or_else(|_| Err(panicked("the model panicked while it read this input")))
@@ -108,6 +117,23 @@ impl Loaded {
         }
         Ok(answers.into_iter().map(|answer| answer.and_then(sound)).collect())
     }
+}
+
+/// What no text model is asked about, whatever its schema lets through.
+fn judge_text(text: &str, max_chars: usize) -> Result<(), String> {
+    if text.trim_matches(is_blank).is_empty() {
+        return Err("must not be empty or blank".to_owned());
+    }
+    // A character has at least one byte: most texts need no count.
+    if text.len() > max_chars && text.chars().count() > max_chars {
+        return Err(format!("must have at most {max_chars} characters"));
+    }
+    Ok(())
+}
+
+/// Nothing that can be seen.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
 }
 
 /// A result that is no JSON, or too long, would stop everybody behind us; it ends here.

@@ -11,7 +11,7 @@
 //!
 //! [runtime]
 //! backend = "linear"                      # linear | tagger | trees | onnx | onnxruntime | oip | json_http
-//! device = "cpu"                          # cpu | cuda | auto
+//! device = "cpu"                          # cpu | cuda | auto (onnxruntime only)
 //! isolation = "none"                      # none | process; by default process for onnx and onnxruntime
 //! instances = 1                           # calls of the model that run at once
 //! memory_mb = 64                          # what it needs at most; a process of its own is held to it
@@ -314,6 +314,13 @@ impl Manifest {
         })
     }
 
+    /// Where a text model finds its text, as far as the manifest says.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        let usual = matches!(self.runtime.backend, Backend::Linear | Backend::Tagger).then_some("/text");
+        self.input.text.as_deref().or(usual)
+    }
+
     /// The section of the backend, read as the backend's own type; an absent one counts as empty.
     ///
     /// # Errors
@@ -351,6 +358,9 @@ impl Manifest {
         }
         if self.runtime.instances == 0 || self.runtime.instances > 256 {
             return wrong("runtime.instances must be 1 to 256".to_owned());
+        }
+        if self.runtime.device == Device::Cuda && self.runtime.backend != Backend::Onnxruntime {
+            return wrong("runtime.device: of the backends only onnxruntime runs on a GPU".to_owned());
         }
         if self.runtime.memory_mb == 0 {
             return wrong("runtime.memory_mb must be at least 1".to_owned());
@@ -463,6 +473,7 @@ mod tests {
             ("v1.0", "a:b", "version"),
             ("\"linear\"", "\"magic\"", "backend"),
             ("memory_mb = 8", "memory_mb = 0", "memory_mb"),
+            ("memory_mb = 8", "memory_mb = 8\ndevice = \"cuda\"", "runtime.device"),
             ("memory_mb = 8", "memory_mb = 8\ninstances = 0", "instances"),
             ("w.bin", "../w.bin", "files"),
             ("w.bin", "/etc/passwd", "files"),

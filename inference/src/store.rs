@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use self::built_in::built_in;
 pub use self::mirror::{Mirror, MirrorError, Pulled};
-pub use self::opener::{InThisProcess, Open, Opener};
+pub use self::opener::{Apart, InThisProcess, Open, Opener};
 pub use self::served::{Served, State};
 
 use self::memory::Memory;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use clap::ValueEnum;
 use insightforge_analyzer::{Config, Deps, Pattern};
 use insightforge_api::infer;
 use insightforge_api::serve::Listener;
 use insightforge_inference::remote::Secrets;
+use insightforge_inference::store::Apart;
 use insightforge_inference::{OpenOptions, Opener, Store, StoreOptions};
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
@@ -55,6 +57,10 @@ pub(crate) struct AnalyzerArgs {
     /// Where packages of object stores are kept, in a folder of this process's own; a temporary one unless given
     #[arg(long, env = "INSIGHTFORGE_MODELS_CACHE")]
     models_cache: Option<PathBuf>,
+    /// Who decides whether a model runs in a process of its own: its package, or always where its backend is `onnx` or
+    /// `onnxruntime`
+    #[arg(long, env = "INSIGHTFORGE_MODELS_ISOLATION", value_enum, default_value_t = ModelsIsolation::Package)]
+    models_isolation: ModelsIsolation,
     /// Memory of all loaded models together, in MiB; those used least are unloaded and come back when asked
     #[arg(long, env = "INSIGHTFORGE_MODELS_MEMORY_MB", default_value_t = 512)]
     models_memory_mb: u64,
@@ -88,6 +94,12 @@ pub(crate) struct AnalyzerArgs {
     drain_ms: u64,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModelsIsolation {
+    Package,
+    Process,
+}
+
 pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
     args.role.start_logging()?;
     args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
@@ -101,10 +113,8 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
     insightforge_analyzer::describe_metrics();
     infer::describe_metrics();
 
-    let mut mirrors = Mirrors::open(parts(&args.models), args.models_cache.as_deref())?;
-    mirrors.pull().await;
+    let mirrors = Mirrors::open(parts(&args.models), args.models_cache.as_deref())?;
     let store = store(&args, mirrors.folders())?;
-    tokio::spawn(mirrors.run(shutdown.clone()));
     let listener = match args.infer_addr {
         Some(addr) => Some(Listener::bind(addr).await.context("INSIGHTFORGE_INFER_ADDR")?),
         None => None,
@@ -124,6 +134,7 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
     };
     let ready = Ready::default();
     boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
+    let mirroring = tokio::spawn(mirrors.run(shutdown.clone()));
     let closing = shutdown.child_token();
     let door = listener.map(|listener| tokio::spawn(door(listener, &link, &keys, &store, closing.clone())));
     let outcome = insightforge_analyzer::run(config, Deps { link, keys, store }, || ready.set(true), shutdown).await;
@@ -132,6 +143,8 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
         door.await.context("the synchronous door")?;
     }
     outcome?;
+    // Tasks that were drained may have loaded from their folders until here.
+    drop(mirroring.await);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -168,7 +181,14 @@ fn store(args: &AnalyzerArgs, folders: Vec<PathBuf>) -> anyhow::Result<Arc<Store
     Ok(Store::new(StoreOptions {
         built_in: true,
         folders,
-        open: Arc::new(Opener { options, host: Some(model_host::command()?) }),
+        open: Arc::new(Opener {
+            options,
+            host: Some(model_host::command()?),
+            apart: match args.models_isolation {
+                ModelsIsolation::Package => Apart::AsPackaged,
+                ModelsIsolation::Process => Apart::Foreign,
+            },
+        }),
         memory_bytes: args.models_memory_mb.saturating_mul(1 << 20),
         compute: args.inference_threads.unwrap_or_else(boot::cores).get(),
     }))

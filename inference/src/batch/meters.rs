@@ -6,6 +6,7 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use super::pace::Pace;
 use super::pick::Bill;
 use crate::manifest::{Cost, Manifest};
 use crate::model::Prepared;
@@ -33,6 +34,7 @@ pub(crate) struct Meters {
     rejected: Counter,
     expired: Counter,
     pub(crate) resident: Gauge,
+    pub(crate) pace: Pace,
 }
 
 impl Meters {
@@ -47,6 +49,7 @@ impl Meters {
             rejected: counter!("if_model_rejected_total", &labels()),
             expired: counter!("if_model_expired_total", &labels()),
             resident: gauge!("if_model_resident_bytes", &labels()),
+            pace: Pace::default(),
         }
     }
 

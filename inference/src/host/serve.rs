@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -14,6 +15,9 @@ use crate::manifest::Device;
 use crate::model::{InferError, Prepared};
 use crate::open::OpenError;
 use crate::store::Open;
+
+/// Where the driver of a GPU is spoken to.
+const GPU: &str = "/dev/nvidiactl";
 
 /// Serves a package over standard input and output until the input ends. Ends the process when the parent is gone, also
 /// out of a call that does not come back.
@@ -55,11 +59,17 @@ fn own_output() -> std::io::Result<impl Write> {
 fn load(job: &Job, open: &dyn Open) -> Result<Loaded, String> {
     let package = job.read()?;
     let runtime = &package.manifest.runtime;
-    // A GPU's driver reserves address space without measure; there the bound would only forbid the GPU.
-    if runtime.device == Device::Cpu {
-        limit::memory(runtime.memory_mb).map_err(|error| format!("the bound on memory: {error}"))?;
+    let unbounded = |error| format!("the bound on memory: {error}");
+    let most = limit::beyond_now(runtime.memory_mb).map_err(unbounded)?;
+    // A GPU's driver reserves address space without measure: the bound would only forbid the GPU.
+    if runtime.device == Device::Cpu || !Path::new(GPU).exists() {
+        limit::hold_to(most).map_err(unbounded)?;
     }
-    open.open(package).map_err(|error: OpenError| error.to_string())
+    let loaded = open.open(package).map_err(|error: OpenError| error.to_string())?;
+    if !loaded.runs_on().device.starts_with("cuda") {
+        limit::hold_to(most).map_err(unbounded)?;
+    }
+    Ok(loaded)
 }
 
 /// Reads ahead, so that the end of the input is noticed at once: it ends the process.

@@ -17,7 +17,8 @@ use crate::open::{OpenError, OpenOptions};
 /// ```toml
 /// url = "http://models.internal:8000/predict"
 /// headers = { "X-Client" = "insightforge" }
-/// secret_headers = { Authorization = "INSIGHTFORGE_MODEL_SECRET_TOKEN" }   # the whole value stands in that variable
+/// secret_headers = { Authorization = "INSIGHTFORGE_MODEL_SECRET_TOKEN" }   # the whole value stands in that variable; it
+///                                          # is sent to the server that INSIGHTFORGE_MODEL_SECRET_TOKEN_ORIGIN names
 /// connect_timeout_ms = 1000
 /// max_response_bytes = 4194304
 /// ```
@@ -85,7 +86,7 @@ impl Http {
         Ok(Self {
             agent: config.build().new_agent(),
             url: url.to_owned(),
-            headers: headers(server, &options.secrets)?,
+            headers: headers(server, &uri, &options.secrets)?,
             timeout,
             max_response_bytes: server.max_response_bytes,
         })
@@ -157,7 +158,7 @@ fn judge(status: u16, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
     }
 }
 
-fn headers(server: &Server, secrets: &Secrets) -> Result<Vec<(HeaderName, HeaderValue)>, OpenError> {
+fn headers(server: &Server, url: &Uri, secrets: &Secrets) -> Result<Vec<(HeaderName, HeaderValue)>, OpenError> {
     let mut headers = Vec::new();
     for (name, value) in &server.headers {
         headers.push((header_name(name)?, header_value(name, value)?));
@@ -166,9 +167,8 @@ fn headers(server: &Server, secrets: &Secrets) -> Result<Vec<(HeaderName, Header
         if !variable.starts_with(SECRET_PREFIX) {
             return Err(wrong(format!("secret_headers.{name}: the variable's name must begin with {SECRET_PREFIX}")));
         }
-        let Some(value) = secrets.get(variable) else {
-            return Err(OpenError::Unavailable(format!("secret_headers.{name}: {variable} is not set")));
-        };
+        let value = secrets.get(variable, url);
+        let value = value.map_err(|reason| OpenError::Unavailable(format!("secret_headers.{name}: {reason}")))?;
         let mut value = header_value(name, value)?;
         value.set_sensitive(true);
         headers.push((header_name(name)?, value));

@@ -131,13 +131,20 @@ async fn load(backend: &str, section: &str, change: impl Fn(String) -> String) -
         .replace("backend = \"linear\"", &format!("backend = \"{backend}\""))
         .replace("schema = { type = \"object\" }", "schema = { type = \"object\", required = [\"echo\"] }");
     std::fs::write(folder.join("model.toml"), change(text)).unwrap();
-    let secrets = Secrets::of([(VARIABLE.to_owned(), SECRET.to_owned()), ("PATH".to_owned(), "/bin".to_owned())]);
+    let url = section.split('"').nth(1).unwrap().to_owned();
+    let secrets = Secrets::of([
+        (VARIABLE.to_owned(), SECRET.to_owned()),
+        (format!("{VARIABLE}_ORIGIN"), url),
+        ("INSIGHTFORGE_MODEL_SECRET_ELSEWHERE".to_owned(), SECRET.to_owned()),
+        ("INSIGHTFORGE_MODEL_SECRET_ELSEWHERE_ORIGIN".to_owned(), "https://models.internal".to_owned()),
+        ("PATH".to_owned(), "/bin".to_owned()),
+    ]);
     let options = OpenOptions { secrets, ..OpenOptions::default() };
     assert!(!format!("{options:?}").contains("0123456789"));
     let store = Store::new(StoreOptions {
         built_in: false,
         folders: vec![root.path().to_owned()],
-        open: Arc::new(Opener { options, host: None }),
+        open: Arc::new(Opener { options, ..Opener::default() }),
         memory_bytes: 1 << 30,
         compute: 1,
     });
@@ -202,6 +209,7 @@ async fn a_package_that_asks_for_what_it_may_not_have_is_refused() {
     for (from, to, named) in [
         (VARIABLE, "PATH", "INSIGHTFORGE_MODEL_SECRET_"),
         (VARIABLE, "INSIGHTFORGE_MODEL_SECRET_OTHER", "is not set"),
+        (VARIABLE, "INSIGHTFORGE_MODEL_SECRET_ELSEWHERE", "does not name"),
         ("http://", "file://", "http://"),
         ("http://", "http://user:password@", "secret_headers"),
         ("secret_headers", "secrets_headers", "secrets_headers"),

@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use insightforge_inference::{Change, Loaded, Open, OpenError, Package, Served, State};
-use serde_json::Value;
+use insightforge_inference::{Change, InferError, Loaded, Open, OpenError, Package, Served, State};
+use serde_json::{Value, json};
 
 use crate::common::{document, manifest, write_package};
 use crate::echo::{BYTES, Echoes, soon, store, store_with};
@@ -151,6 +151,26 @@ async fn what_is_read_is_what_was_verified_and_only_regular_files_are_read() {
 }
 
 #[tokio::test]
+async fn long_documents_that_find_no_place_are_not_even_read_and_blank_texts_are_nobody_s_input() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(vec![root.path().to_owned()], ROOMY);
+    write_package(root.path(), "echo", "v1", "v1", ("", "[batch]\nmax_queue = 2"));
+    store.scan().await;
+    let served = store.get("echo", "v1").unwrap();
+    let broken = "x".repeat(1 << 17);
+    let codes = |answers: Vec<Result<String, InferError>>| -> Vec<String> {
+        answers.into_iter().map(|answer| answer.unwrap_err().code.into_owned()).collect()
+    };
+    let answers = served.infer(vec![broken; 4], soon()).await;
+    assert_eq!(codes(answers), ["bad_input", "bad_input", "overloaded", "overloaded"]);
+    // Their places are free again.
+    assert!(served.infer(vec![document(&"a".repeat(10_000)); 2], soon()).await.iter().all(Result::is_ok));
+    let long = "a".repeat(20_001);
+    let odd = ["", " \n\u{3000}", "\u{200b}\u{feff}", long.as_str()].map(document).to_vec();
+    assert_eq!(codes(served.infer(odd, soon()).await), ["bad_input"; 4]);
+}
+
+#[tokio::test]
 async fn a_model_with_a_call_in_flight_is_never_unloaded() {
     let root = tempfile::tempdir().unwrap();
     let store = store(vec![root.path().to_owned()], BYTES * 3 / 2);
@@ -158,8 +178,8 @@ async fn a_model_with_a_call_in_flight_is_never_unloaded() {
     store.scan().await;
     let busy = store.get("echo", "v1").unwrap();
     // A document that long is read on another thread: polled once, the call is under way and not done.
-    let long = document(&"a".repeat(1 << 17));
-    let mut call = Box::pin(busy.infer(vec![long], soon()));
+    let long = json!({"text": "x", "more": "a".repeat(1 << 17)}).to_string();
+    let mut call = Box::pin(busy.infer(vec![long.clone()], soon()));
     assert!(std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_pending())).await);
     write_package(root.path(), "echo", "v2", "v2", ("", ""));
     // It is not even opened before there is room for it.
@@ -172,7 +192,7 @@ async fn a_model_with_a_call_in_flight_is_never_unloaded() {
     let other = store.get("echo", "v2").unwrap();
     assert_eq!((busy.state(), other.state()), (State::Unloaded, State::InMemory));
 
-    let mut call = Box::pin(other.infer(vec![document(&"a".repeat(1 << 17))], soon()));
+    let mut call = Box::pin(other.infer(vec![long], soon()));
     assert!(std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_pending())).await);
     let error = busy.infer_one(&document("x"), soon()).await.unwrap_err();
     assert_eq!((error.code.as_ref(), error.permanent), ("overloaded", false));

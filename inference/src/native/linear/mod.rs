@@ -34,7 +34,6 @@ pub struct Linear {
     extractor: Extractor,
     /// JSON pointer to the text.
     text: String,
-    max_chars: usize,
     cost: Cost,
     top: usize,
     /// `model_info` of its results.
@@ -66,7 +65,6 @@ impl Linear {
             extractor: Extractor::new(file.header.features.clone()),
             file,
             text,
-            max_chars: manifest.input.max_chars,
             cost: manifest.batch.cost,
             top: section.top.max(1),
             name: manifest.name.clone(),
@@ -98,16 +96,10 @@ impl Model for Linear {
             .pointer(&self.text)
             .and_then(Value::as_str)
             .ok_or_else(|| InferError::bad_input(format!("{} must be a string", self.text)))?;
-        if text.trim_matches(is_blank).is_empty() {
-            return Err(InferError::bad_input(format!("{} must not be empty or blank", self.text)));
-        }
-        // A character has at least one byte: most texts need no count.
-        let chars = if text.len() > self.max_chars || self.cost == Cost::Chars { text.chars().count() } else { 1 };
-        if chars > self.max_chars {
-            let (pointer, most) = (&self.text, self.max_chars);
-            return Err(InferError::bad_input(format!("{pointer} must have at most {most} characters")));
-        }
-        let cost = if self.cost == Cost::Chars { u32::try_from(chars).unwrap_or(u32::MAX) } else { 1 };
+        let cost = match self.cost {
+            Cost::Chars => u32::try_from(text.chars().count()).unwrap_or(u32::MAX).max(1),
+            _ => 1,
+        };
         Ok(Prepared { cost, payload: Payload::Text(text.to_owned()) })
     }
 
@@ -121,11 +113,6 @@ impl Model for Linear {
             })
             .collect()
     }
-}
-
-/// Nothing that can be seen.
-fn is_blank(c: char) -> bool {
-    c.is_whitespace() || c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
 }
 
 fn five() -> usize {

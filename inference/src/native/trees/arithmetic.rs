@@ -6,6 +6,11 @@ use super::operator::{Operator, input, numbers, shaped};
 use crate::model::{Tensor, TensorData};
 use crate::onnx::proto::element;
 
+/// What one step may make, in elements, and what one product may take, in multiplications: nothing but the file's own word
+/// says how much a graph makes of a small input.
+pub(super) const MOST_ELEMENTS: usize = 1 << 24;
+const MOST_STEPS: usize = 1 << 32;
+
 /// What is computed.
 pub(super) enum Plain {
     Identity,
@@ -200,6 +205,10 @@ fn product(first: &Tensor, second: &Tensor, transposed: bool, alpha: f32) -> Res
         return Err(format!("{:?} and {:?} have no product", first.shape, second.shape));
     }
     let (a, b) = (numbers(first)?, numbers(second)?);
+    let steps = rows.checked_mul(wide).and_then(|cells| cells.checked_mul(*inner));
+    if steps.is_none_or(|steps| steps > MOST_STEPS) {
+        return Err(format!("the product of {:?} and {:?} is too much work", first.shape, second.shape));
+    }
     let mut values = vec![0.0; count(&[*rows, wide])?];
     for row in 0..*rows {
         for column in 0..wide {
@@ -218,6 +227,7 @@ fn concat(inputs: &[&Tensor], axis: i64) -> Result<Tensor, String> {
         return Err("only tables of as many rows can be put side by side".to_owned());
     }
     let width = inputs.iter().map(|tensor| tensor.shape[1]).sum();
+    count(&[rows, width])?;
     let all_texts: Option<Vec<&Vec<String>>> = inputs
         .iter()
         .map(|tensor| match &tensor.data {
@@ -247,6 +257,7 @@ fn concat(inputs: &[&Tensor], axis: i64) -> Result<Tensor, String> {
 fn columns(table: &Tensor, wanted: &Tensor) -> Result<Tensor, String> {
     let TensorData::I64(wanted) = &wanted.data else { return Err("columns are numbered by whole numbers".to_owned()) };
     let width = table.shape.last().copied().unwrap_or(0);
+    count(&[count(&table.shape)? / width.max(1), wanted.len()])?;
     let places = wanted
         .iter()
         .map(|place| {
@@ -302,7 +313,8 @@ fn reshape(tensor: &Tensor, wanted: &Tensor) -> Result<Tensor, String> {
     }
 }
 
-fn count(shape: &[usize]) -> Result<usize, String> {
+/// The elements of a tensor of this shape, unless they are more than any step may make.
+pub(super) fn count(shape: &[usize]) -> Result<usize, String> {
     let count = shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
-    count.filter(|count| *count <= 1 << 28).ok_or_else(|| format!("{shape:?} is too large"))
+    count.filter(|count| *count <= MOST_ELEMENTS).ok_or_else(|| format!("{shape:?} is too large"))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::arithmetic::count;
 use super::attributes::Attributes;
 use super::operator::{Operator, input, shaped};
 use crate::model::{Tensor, TensorData};
@@ -94,7 +95,12 @@ impl OneHotEncoder {
             (numbers, texts) if texts.is_empty() && !numbers.is_empty() => TensorData::I64(numbers.to_vec()),
             _ => return Err("it names its categories twice, or not at all".to_owned()),
         };
-        let places = keys(&categories).into_iter().enumerate().map(|(place, key)| (key, place)).collect();
+        let categories = keys(&categories);
+        let many = categories.len();
+        let places: HashMap<Key, usize> = categories.into_iter().enumerate().map(|(place, key)| (key, place)).collect();
+        if places.len() < many {
+            return Err("it names a category twice".to_owned());
+        }
         Ok(Self { places, zeros: attributes.int("zeros", 1) != 0 })
     }
 }
@@ -108,7 +114,7 @@ impl Operator for OneHotEncoder {
             data => keys(data),
         };
         let width = self.places.len();
-        let mut data = vec![0.0; found.len() * width];
+        let mut data = vec![0.0; count(&[found.len(), width])?];
         for (row, key) in found.iter().enumerate() {
             match self.places.get(key) {
                 Some(place) => data[row * width + place] = 1.0,
@@ -119,5 +125,19 @@ impl Operator for OneHotEncoder {
         let mut shape = tensor.shape.clone();
         shape.push(width);
         Ok(vec![shaped(shape, TensorData::F32(data))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_s_own_word_takes_no_memory_beyond_bounds() {
+        let wide = OneHotEncoder { places: (0..5_000).map(|it| (Key::Number(it), it as usize)).collect(), zeros: true };
+        let many = shaped(vec![5_000], TensorData::I64(vec![1; 5_000]));
+        assert!(wide.run(&[&many]).unwrap_err().contains("too large"));
+        let few = shaped(vec![2], TensorData::I64(vec![1, 7]));
+        assert_eq!(wide.run(&[&few]).unwrap()[0].shape, [2, 5_000]);
     }
 }

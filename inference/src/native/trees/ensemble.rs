@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::arithmetic::count;
 use super::attributes::Attributes;
 use super::classes::{Classes, Second, Transform};
 use super::operator::{Operator, matrix, shaped};
@@ -265,6 +266,7 @@ impl Operator for Classifier {
     fn run(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, String> {
         let table = matrix(inputs, 0)?;
         self.forest.fits(table.columns)?;
+        count(&[table.count(), self.classes.len()])?;
         let (mut scores, mut labels) = (Vec::new(), Vec::new());
         for row in table.rows() {
             let (of_row, label) = self.scores(row);
@@ -345,6 +347,7 @@ impl Operator for Regressor {
     fn run(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, String> {
         let table = matrix(inputs, 0)?;
         self.forest.fits(table.columns)?;
+        count(&[table.count(), self.targets])?;
         let values = table.rows().flat_map(|row| self.values(row)).collect();
         Ok(vec![shaped(vec![table.count(), self.targets], TensorData::F32(values))])
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use prost::bytes::Bytes;
 
-use super::arithmetic::{Plain, sigmoid};
+use super::arithmetic::{MOST_ELEMENTS, Plain, sigmoid};
 use super::attributes::{Attributes, constant};
 use super::encode::{LabelEncoder, OneHotEncoder};
 use super::linear::Rows;
@@ -147,6 +147,7 @@ impl Engine for Trees {
         for (place, tensor) in &self.constants {
             constants[*place] = Some(tensor);
         }
+        let mut made = 0;
         for (step, _) in self.steps.iter().zip(needed).filter(|(_, needed)| *needed) {
             let inputs = step
                 .inputs
@@ -160,6 +161,11 @@ impl Engine for Trees {
                 .collect::<Result<Vec<_>, _>>()?;
             let given = step.operator.run(&inputs).map_err(|reason| format!("{}: {reason}", step.name))?;
             for (place, tensor) in step.outputs.iter().zip(given) {
+                // All of it is kept until the end.
+                made += tensor.shape.iter().product::<usize>();
+                if made > 2 * MOST_ELEMENTS {
+                    return Err(format!("{}: the graph makes too much of this input", step.name));
+                }
                 if let Some(place) = place {
                     values[*place] = Some(tensor);
                 }

@@ -1,5 +1,6 @@
 //! `LinearClassifier`, `LinearRegressor`, and what stands before them: `Scaler`, `Normalizer`, `Imputer`, `Binarizer`.
 
+use super::arithmetic::count;
 use super::attributes::Attributes;
 use super::classes::{Classes, Second, Transform};
 use super::operator::{Operator, Table, matrix, shaped};
@@ -116,7 +117,7 @@ impl Operator for Regressor {
     fn run(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, String> {
         let table = matrix(inputs, 0)?;
         self.weights.fits(&table)?;
-        let mut values = Vec::with_capacity(table.count() * self.targets);
+        let mut values = Vec::with_capacity(count(&[table.count(), self.targets])?);
         for row in table.rows() {
             let mut sums = self.weights.sums(row);
             self.transform.apply(&mut sums);
