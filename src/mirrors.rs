@@ -60,16 +60,11 @@ impl Mirrors {
     /// Looks into each object store every so often, none waiting for another. Whoever drops what this gives back takes the
     /// folders away: not before the models are done with.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Self {
-        let each = self.mirrors.iter_mut().map(|(place, mirror)| async {
-            loop {
-                pull(place, mirror).await;
-                tokio::time::sleep(INTERVAL).await;
-            }
-        });
+        let each = self.mirrors.iter_mut().map(|(place, mirror)| keep_pulling(place, mirror));
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
-            () = async { drop(join_all::<_, ()>(each).await) } => shutdown.cancelled().await,
+            _ = join_all(each) => shutdown.cancelled().await,
         }
         self
     }
@@ -82,6 +77,13 @@ impl Mirrors {
             self._temporary = Some(TempDir::with_prefix("insightforge-models-").context("INSIGHTFORGE_MODELS_CACHE")?);
         }
         Ok(self._temporary.as_ref().map(|folder| folder.path().to_owned()).unwrap_or_default())
+    }
+}
+
+async fn keep_pulling(place: &str, mirror: &mut Mirror) {
+    loop {
+        pull(place, mirror).await;
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 
