@@ -18,6 +18,7 @@ mod replay;
 mod roles;
 mod train;
 mod verify;
+mod why;
 
 use std::num::NonZeroUsize;
 
@@ -49,6 +50,8 @@ enum Command {
     Models(models::Args),
     /// Print the journal for people
     Replay(replay::Args),
+    /// Say why a task is not done, or how it ended
+    Why(why::Args),
     /// Fold the whole journal into fresh tables and swap them in; sends nothing
     Rebuild(rebuild::Args),
     /// Fold the whole journal again and compare with the tables
@@ -89,6 +92,7 @@ fn main() -> std::process::ExitCode {
             Command::Projector(args) => roles::projector(args).await,
             Command::Models(args) => models::run(args).await,
             Command::Replay(args) => replay::run(args).await,
+            Command::Why(args) => why::run(args).await,
             Command::Rebuild(args) => rebuild::run(args).await,
             Command::Verify(args) => verify::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,

@@ -1,10 +1,13 @@
 //! Step two: begin the attempts. Each becomes a `processing` event, and the worker gets the task's `submitted` event.
 
 use insightforge_inference::InferError;
+use insightforge_schema::deadline;
 use insightforge_schema::event::{Change, Processing, Submitted, decode, encode, now_us};
+use insightforge_schema::id::TaskId;
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, Start, Started};
 
+use crate::measure;
 use crate::take::{Batch, Reference};
 use crate::wait::wait_out;
 use crate::worker::{ServedLane, Worker};
@@ -30,6 +33,7 @@ pub(crate) async fn begin<'a>(worker: &'a Worker, batch: &'a Batch) -> Vec<Attem
         })
         .collect();
     let begun = start_all(worker, lane, &starts).await;
+    end_expired(worker, lane, &starts, &begun).await;
     keep_ours(worker, batch, begun, now_us)
 }
 
@@ -63,6 +67,24 @@ async fn start(worker: &Worker, lane: &ServedLane, starts: &[Start]) -> Result<V
     }
 }
 
+/// Ends the tasks that are out of time. What cannot be ended now stays pending under our name: the api's janitor ends it,
+/// or it is requeued once it is silent for a lease.
+async fn end_expired(worker: &Worker, lane: &ServedLane, starts: &[Start], begun: &[Started]) {
+    let late = starts.iter().zip(begun).filter(|(_, started)| **started == Started::Expired);
+    let tasks: Vec<TaskId> = late.map(|(start, _)| start.task).collect();
+    if tasks.is_empty() {
+        return;
+    }
+    let actor = format!("analyzer/{}", worker.name());
+    match deadline::end(&worker.link, &worker.keys, lane.partition, &tasks, &actor).await {
+        Ok(ended) => measure::expired(&lane.lane, ended),
+        Err(error) => {
+            tracing::warn!(partition = %lane.partition, lane = %lane.lane, tasks = tasks.len(), %error,
+                "tasks that are out of time could not be ended");
+        }
+    }
+}
+
 /// Pairs the attempts that are ours with their inputs.
 fn keep_ours<'a>(worker: &Worker, batch: &'a Batch, begun: Vec<Started>, now_us: i64) -> Vec<Attempt<'a>> {
     let lane = &batch.lane;
@@ -72,8 +94,8 @@ fn keep_ours<'a>(worker: &Worker, batch: &'a Batch, begun: Vec<Started>, now_us:
         .zip(begun)
         .filter_map(|(reference, started)| match started {
             Started::Ours { submitted, .. } => Some(read(worker, batch, reference, &submitted, now_us)),
-            // Another worker holds it, it could not be begun, or it was cancelled before anybody began.
-            Started::Busy | Started::Lost => None,
+            // Another worker holds it, it could not be begun, it was cancelled before anybody began, or it is out of time.
+            Started::Busy | Started::Lost | Started::Expired => None,
         })
         .collect();
     lane.meters.started(attempts.len());

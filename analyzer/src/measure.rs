@@ -23,7 +23,7 @@ pub fn describe_metrics() {
     describe_counter!("if_tasks_started_total", "Attempts begun, by what was asked for: a version or an alias");
     describe_counter!(
         "if_tasks_finished_total",
-        "Attempts ended, by the version that was asked and outcome: completed, failed, retried, lost"
+        "Attempts ended, by the version that was asked and outcome: completed, failed, retried, lost, expired"
     );
     describe_histogram!("if_inference_batch_size", "Tasks a model was asked about at once");
     describe_histogram!("if_inference_duration_seconds", Unit::Seconds, "Duration of a micro-batch in the model");
@@ -108,6 +108,16 @@ pub(crate) fn ended(task_type: &str, model_version: &str, tally: Tally) {
     }
     for (event_type, count) in appended(tally) {
         events(event_type, count);
+    }
+}
+
+/// Tasks of a lane that were ended because their deadline had passed.
+pub(crate) fn expired(lane: &Lane, count: usize) {
+    if count > 0 {
+        counter!("if_tasks_finished_total", "task_type" => lane.task_type.clone(),
+            "model_version" => lane.model_version.clone(), "outcome" => "expired")
+        .increment(count as u64);
+        events(FAILED, count);
     }
 }
 

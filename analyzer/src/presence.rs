@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use insightforge_schema::catalogue::{self, Worker as Card};
+use insightforge_schema::catalogue::{self, Limits, Worker as Card};
 use insightforge_schema::event::now_us;
 use insightforge_schema::id::Partition;
 use insightforge_schema::keys::Lane;
@@ -37,6 +37,11 @@ pub async fn report(worker: &Worker) -> Result<(), LinkError> {
         last_read_ms: worker.last_read_ms(),
         seen_ms: now_us() / 1_000,
         infer_addr: worker.config.infer_addr.clone(),
+        limits: Some(Limits {
+            lease_ms: worker.config.lease_ms,
+            max_attempts: worker.config.max_attempts,
+            task_timeout_ms: worker.config.task_timeout_ms,
+        }),
     };
     catalogue::report(&worker.link, &worker.keys, &card).await
 }

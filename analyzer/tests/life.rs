@@ -300,3 +300,27 @@ async fn a_broken_record_takes_nobody_along_neither_at_the_start_nor_in_a_janito
     assert_eq!(hand.work().await, Tally { completed: 1, ..Tally::default() });
     assert_eq!(stage.story(later).await, "submitted processing completed");
 }
+
+#[tokio::test]
+async fn a_task_out_of_time_is_ended_instead_of_begun_and_takes_nobody_along() {
+    let stage = Stage::new();
+    let mut hand = stage.worker("w1").await;
+    let tasks = stage.submit_all(&["ok 1", "ok 2", "ok 3"]).await;
+    let (record, expiring) = (stage.keys.record(PARTITION, tasks[1]), stage.keys.expiring(PARTITION));
+    let _: i64 = stage.query(&["HSET", &record, "d", "1000"]).await;
+    let _: i64 = stage.query(&["ZADD", &expiring, "1000", &tasks[1].to_string()]).await;
+
+    assert_eq!(hand.work().await, Tally { completed: 2, ..Tally::default() });
+
+    assert_eq!(stage.story(tasks[1]).await, "submitted failed");
+    let end = stage.events(tasks[1]).await.remove(1);
+    let Change::Failed(failed) = &end.change else { panic!("{end:?}") };
+    assert_eq!((failed.code.as_str(), failed.permanent, end.meta.attempt), ("expired", true, 0));
+    assert_eq!((end.meta.actor.as_str(), end.meta.tenant.as_str()), ("analyzer/w1", "acme"));
+    for key in [expiring, stage.keys.dead(PARTITION)] {
+        let left: i64 = stage.query(&["ZCARD", &key]).await;
+        assert_eq!(left, 0, "{key}");
+    }
+    let left: i64 = stage.query(&["XLEN", &stage.lane_key()]).await;
+    assert_eq!((left, hand.worker.in_flight()), (0, 0));
+}

@@ -67,7 +67,7 @@ pub(crate) async fn analyze(State(app): State<Arc<App>>, request: Request) -> Re
     }
     let held = body::read(&app.budget, &parts.headers, body, app.config.max_body_bytes).await?;
     let sent = SentFields::from_json(&held.bytes)?;
-    let defaults = Defaults { task_type: None, model_version: Some(DEFAULT_VERSION.to_owned()) };
+    let defaults = Defaults { model_version: Some(DEFAULT_VERSION.to_owned()), ..Defaults::default() };
     let models = app.models.seen_for(&sent, &defaults).await;
     let rules = Rules { door: Door::Analyze, models: &models, addresses: &app.config.addresses, defaults: &defaults };
     let asked = Asked::check(sent, &rules).map_err(Problem::invalid)?;

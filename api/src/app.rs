@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backlog::Backlog;
 use crate::body::Budget;
+use crate::expire;
 use crate::health::Health;
 use crate::infer::forward::Forwarder;
 use crate::known::KnownModels;
@@ -55,6 +56,7 @@ impl App {
         let backlog = Backlog::start(&link, &keys, config.partitions, config.max_backlog, shutdown);
         let submitter = Submitter::start(&link, &keys, config.partitions, backlog);
         let forwarder = Forwarder::new(&link, &keys);
+        tokio::spawn(expire::run(link.sibling(), keys.clone(), config.partitions, shutdown.clone()));
         Ok(Arc::new(Self {
             config,
             link,

@@ -10,13 +10,15 @@ use insightforge_schema::registry::STABLE;
 use insightforge_schema::seal::Sealer;
 use sha2::{Digest, Sha256};
 
+use crate::deadline::Expiry;
 use crate::document;
 use crate::known::{KnownModel, Seen};
 use crate::problem::Fields;
 use crate::sent::{Sent, SentFields};
 
 /// The fields of an upload.
-pub(crate) const KNOWN: &str = "data, task_type, model_version, task_id, user_id, webhook_url, webhook_secret";
+pub(crate) const KNOWN: &str = "data, task_type, model_version, task_id, user_id, webhook_url, webhook_secret, \
+                                expires_at, expires_in_s";
 /// The longest webhook secret, in bytes; sealed it fits its column.
 const MAX_SECRET_BYTES: usize = 512;
 /// The longest task type or model version; their columns.
@@ -39,6 +41,8 @@ pub(crate) struct Asked {
     pub(crate) user_id: Option<u64>,
     pub(crate) webhook_url: Option<String>,
     pub(crate) webhook_secret: Option<Secret>,
+    /// Until when an attempt may begin.
+    pub(crate) expiry: Option<Expiry>,
 }
 
 /// How strictly a door looks.
@@ -52,10 +56,24 @@ pub(crate) enum Door {
 }
 
 /// What a caller left to be filled in.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Defaults {
     pub(crate) task_type: Option<String>,
     pub(crate) model_version: Option<String>,
+    pub(crate) expiry: Option<Expiry>,
+}
+
+impl std::fmt::Debug for Defaults {
+    /// A batch's key is kept with this text: what is not given does not stand in it, so that a release with one default
+    /// more reads the keys of the one before.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Defaults");
+        shown.field("task_type", &self.task_type).field("model_version", &self.model_version);
+        if let Some(expiry) = &self.expiry {
+            shown.field("expiry", expiry);
+        }
+        shown.finish()
+    }
 }
 
 /// What the check needs to know.
@@ -78,6 +96,10 @@ impl Asked {
         let webhook_url = text(&mut sent, "webhook_url", &mut faults);
         let webhook_secret = text(&mut sent, "webhook_secret", &mut faults);
         check_webhook(webhook_url.as_deref(), webhook_secret.as_deref(), rules.addresses, &mut faults);
+        let expiry = match rules.door {
+            Door::Upload => Expiry::take(&mut sent, &mut faults).or(rules.defaults.expiry),
+            Door::Analyze => None,
+        };
         let route = routed(task_type.as_deref(), model_version.as_deref(), rules, &mut faults);
         match rules.door {
             Door::Upload => {
@@ -108,6 +130,7 @@ impl Asked {
                 user_id,
                 webhook_url,
                 webhook_secret: webhook_secret.map(Secret),
+                expiry,
             }),
             _ => Err(faults),
         }
@@ -133,11 +156,21 @@ impl Asked {
             hash.update(part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
             hash.update(part.unwrap_or(""));
         }
+        // Only where there is one: the fingerprints of earlier releases stay what they were.
+        if let Some(expiry) = self.expiry {
+            hash.update(expiry.as_given());
+        }
         hex::encode(&hash.finalize()[..16]).into_bytes()
     }
 
     /// The event's body for `task`, to which the webhook's secret is sealed.
-    pub(crate) fn submitted(self, task: TaskId, sealer: &Sealer, batch: Option<BatchLine>) -> Submitted {
+    pub(crate) fn submitted(
+        self,
+        task: TaskId,
+        sealer: &Sealer,
+        batch: Option<BatchLine>,
+        expires_us: Option<i64>,
+    ) -> Submitted {
         let sealed_secret = self.webhook_secret.map(|secret| sealer.seal(secret.0.as_bytes(), task.0.as_bytes()));
         Submitted {
             task_type: self.task_type,
@@ -147,6 +180,7 @@ impl Asked {
             webhook: self.webhook_url.map(|url| Webhook { url, sealed_secret }),
             batch,
             retry_of: None,
+            expires_us,
         }
     }
 }
@@ -282,7 +316,7 @@ mod tests {
         let sent = SentFields::from_json(json.to_string().as_bytes()).ok().unwrap();
         let defaults = match door {
             Door::Upload => Defaults::default(),
-            Door::Analyze => Defaults { task_type: None, model_version: Some("v1.0".to_owned()) },
+            Door::Analyze => Defaults { model_version: Some("v1.0".to_owned()), ..Defaults::default() },
         };
         let rules = Rules { door, models: &models(), addresses: &AddressPolicy::default(), defaults: &defaults };
         Asked::check(sent, &rules).map_err(|faults| faults.summary())
@@ -343,6 +377,11 @@ mod tests {
             ("user_id", json!("+1"), "user_id: must be a whole number"),
             ("user_id", json!(1.5), "user_id: must be a whole number"),
             ("user_id", json!(true), "user_id: must be a whole number"),
+            ("expires_at", json!("tomorrow"), "expires_at: must be a time such as"),
+            ("expires_at", json!(1_764_072_000), "expires_at: must be a time such as"),
+            ("expires_in_s", json!(0), "expires_in_s: must be a whole number of seconds from 1 to"),
+            ("expires_in_s", json!(1.5), "expires_in_s: must be a whole number of seconds from 1 to"),
+            ("expires_in_s", json!(31_536_001), "expires_in_s: must be a whole number of seconds from 1 to"),
             ("webhook_url", json!("http://127.0.0.1/x"), "webhook_url: 127.0.0.1 is "),
             ("webhook_url", json!("no url"), "webhook_url: "),
             ("webhook_secret", json!("s"), "webhook_secret: needs a webhook_url"),
@@ -392,6 +431,9 @@ mod tests {
             upload(std::slice::from_ref(&url)),
             upload(&[url.clone(), ("webhook_secret", json!("one"))]),
             upload(&[url, ("webhook_secret", json!("two"))]),
+            upload(&[("expires_in_s", json!(60))]),
+            upload(&[("expires_in_s", json!(61))]),
+            upload(&[("expires_at", json!("2026-11-25T12:00:00Z"))]),
         ];
         let print = |json: &serde_json::Value| check(Door::Upload, json).ok().unwrap().fingerprint(&sealer);
         let prints: std::collections::HashSet<_> = variants.iter().map(print).collect();

@@ -51,6 +51,7 @@ pub(crate) struct Found {
     pub(crate) redriven_as: Option<String>,
     pub(crate) dead_lettered: bool,
     pub(crate) webhook_url: Option<String>,
+    pub(crate) expires_at: Option<DateTime<Utc>>,
     pub(crate) created_at: Option<DateTime<Utc>>,
     pub(crate) started_at: Option<DateTime<Utc>>,
     pub(crate) completed_at: Option<DateTime<Utc>>,
@@ -173,6 +174,7 @@ fn read_live(task: TaskId, first: Position, view: &LiveView) -> Live {
         redriven_as: None,
         dead_lettered: false,
         webhook_url: None,
+        expires_at: None,
         created_at: time_of(asked.at_us),
         started_at: None,
         completed_at: None,
@@ -188,6 +190,7 @@ fn read_live(task: TaskId, first: Position, view: &LiveView) -> Live {
         found.batch = submitted.batch.map(|batch| (batch.id.to_string(), batch.line));
         found.retry_of = submitted.retry_of.map(|id| id.to_string());
         found.webhook_url = submitted.webhook.map(|webhook| webhook.url);
+        found.expires_at = submitted.expires_us.and_then(time_of);
     } else {
         whole = false;
     }
@@ -269,6 +272,7 @@ struct Row {
     redriven_as: Option<String>,
     dead_lettered: bool,
     webhook_url: Option<String>,
+    expires_at: Option<String>,
     started_at: Option<NaiveDateTime>,
     completed_at: Option<NaiveDateTime>,
     created_at: NaiveDateTime,
@@ -280,12 +284,15 @@ struct Row {
     route_reason: Option<String>,
 }
 
+/// The log row of the `submitted` event has the task's own key.
 const ROW: &str = "\
 SELECT t.id, t.tenant, t.user_id, t.task_type, t.data_payload, t.model_version, t.status, t.attempt, t.worker, t.error_code,
     t.error_message, t.batch_id, t.batch_line, t.retry_of, t.redriven_as, t.dead_lettered, t.webhook_url, t.started_at,
     t.completed_at, t.created_at, t.updated_at, r.result_data, r.inference_us, r.model_digest, r.backend,
-    r.route_reason
-FROM analysis_tasks t LEFT JOIN analysis_results r ON r.analysis_task_id = t.id
+    r.route_reason, JSON_UNQUOTE(JSON_EXTRACT(l.details, '$.expires_at')) AS expires_at
+FROM analysis_tasks t
+LEFT JOIN analysis_results r ON r.analysis_task_id = t.id
+LEFT JOIN task_logs l ON l.id = t.id
 WHERE t.task_id = ?";
 
 /// The task's row.
@@ -317,6 +324,7 @@ pub(crate) async fn row(app: &App, task: TaskId) -> Result<Option<Found>, Proble
         redriven_as: row.redriven_as,
         dead_lettered: row.dead_lettered,
         webhook_url: row.webhook_url,
+        expires_at: row.expires_at.and_then(|text| DateTime::parse_from_rfc3339(&text).ok()).map(|at| at.to_utc()),
         created_at: Some(utc(row.created_at)),
         started_at: row.started_at.map(utc),
         completed_at: row.completed_at.map(utc),

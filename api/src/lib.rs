@@ -10,7 +10,8 @@
 //!
 //! And the questions about it:
 //!
-//! 1. `find` – one task, wherever it is known; `result` and `show` answer with it, `history` with its events.
+//! 1. `find` – one task, wherever it is known; `result` and `show` answer with it, `history` with its events; [`why`] says
+//!    what it waits for.
 //! 2. `list`, `batches`, `deliveries` – many of something, from the tables, which `ask` asks with bounded patience.
 //! 3. `feed` – the journal itself.
 //! 4. `models`, `health` – what can be asked for, and how the system is; `past_rollouts` – what became of versions.
@@ -19,6 +20,8 @@
 //! [`infer`] answers who needs no task; `rollout` changes which version answers.
 //!
 //! `visitors` tells what browsers send for pages of others.
+//!
+//! One janitor: `expire` ends waiting tasks that are out of time, also where no analyzer is left to meet them.
 //!
 //! Whoever waits for something to happen hears it from [`tail`].
 //!
@@ -33,6 +36,7 @@ pub mod problem;
 pub mod router;
 pub mod serve;
 pub mod tail;
+pub mod why;
 
 mod analyze;
 mod ask;
@@ -43,11 +47,13 @@ mod batches;
 mod body;
 mod cancel;
 mod dead_letters;
+mod deadline;
 mod deliveries;
 mod describe;
 mod docs;
 mod document;
 mod event_view;
+mod expire;
 mod feed;
 mod find;
 mod health;

@@ -36,5 +36,6 @@ async fn from_row(app: &App, first: Position) -> Result<Submitted, Problem> {
         webhook: webhook_url.map(|url| Webhook { url, sealed_secret }),
         batch: None,
         retry_of: None,
+        expires_us: None,
     })
 }

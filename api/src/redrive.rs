@@ -155,6 +155,8 @@ async fn repeat(
     }
     submitted.retry_of = Some(old);
     submitted.batch = None;
+    // The deadline was the old one's: who repeats a task wants it done.
+    submitted.expires_us = None;
     let lane = lane_of(app, &submitted);
     let meta = |attempt, trace| Meta {
         at_us: now_us(),

@@ -17,7 +17,7 @@ use crate::infer::paths as infer;
 use crate::problem::Problem;
 use crate::{analyze, batch, cancel, dead_letters, redrive, upload};
 use crate::{batches, deliveries, docs, feed, health, history, list, measure, models, past_rollouts};
-use crate::{request_id, result, rollout, show, visitors};
+use crate::{request_id, result, rollout, show, visitors, why};
 
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);
@@ -48,6 +48,7 @@ fn outside() -> OpenApiRouter<Arc<App>> {
         .merge(result::routes())
         .merge(list::routes())
         .merge(show::routes())
+        .merge(why::routes())
         .merge(history::routes())
         .merge(batches::routes())
         .merge(feed::routes())

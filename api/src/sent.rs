@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::document::explain;
 use crate::problem::{Fields, Problem};
 
-/// Most fields of one request; ours have eight.
+/// Most fields of one request; ours have ten.
 const MAX_FIELDS: usize = 64;
 /// Longest part of a caller's own field name that is repeated, in characters.
 const NAME_MAX: usize = 64;

@@ -62,6 +62,8 @@ pub(crate) struct TaskDetail {
     dead_lettered: bool,
     /// The task's own webhook, without credentials and query.
     webhook_url: Option<String>,
+    /// No attempt begins after it.
+    expires_at: Option<DateTime<Utc>>,
     /// Where its `submitted` event stands in the journal: `<partition>:<number>`.
     position: String,
     created_at: Option<DateTime<Utc>>,
@@ -76,6 +78,7 @@ pub(crate) struct TaskDetail {
 struct Links {
     result: String,
     events: String,
+    why: String,
     deliveries: String,
     /// Absent for a task that came alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +118,7 @@ impl From<Found> for TaskDetail {
             redriven_as: found.redriven_as,
             dead_lettered: found.dead_lettered,
             webhook_url: found.webhook_url.as_deref().map(shown_url),
+            expires_at: found.expires_at,
             position: found.first.to_string(),
             created_at: found.created_at,
             started_at: found.started_at,
@@ -132,6 +136,7 @@ impl Links {
         Self {
             result: format!("/api/result/{task}"),
             events: format!("/api/tasks/{task}/events"),
+            why: format!("/api/tasks/{task}/why"),
             deliveries: format!("/api/webhooks/deliveries?task_id={task}"),
             batch: found.batch.as_ref().map(|(batch, _)| format!("/api/batches/{batch}")),
             cancel: (!found.status.is_final()).then(|| format!("/api/tasks/{task}/cancel")),

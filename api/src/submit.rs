@@ -237,6 +237,7 @@ mod tests {
                 fingerprint: None,
                 idempotency_key: None,
                 context: Context::default(),
+                expires_ms: None,
             };
             submitter.submit(submit, Share::default())
         });

@@ -63,6 +63,13 @@ pub(crate) struct UploadBody {
     /// Signs the announcement.
     #[schema(format = Password)]
     webhook_secret: Option<String>,
+    /// No attempt begins after this time: a task that still waits then ends as `failed` with the code `expired`. A running
+    /// one goes on. A time that is past already is accepted, and the task expires at once.
+    #[schema(example = "2026-11-25T12:00:00Z")]
+    expires_at: Option<chrono::DateTime<chrono::Utc>>,
+    /// The same, in seconds from the upload's arrival: 1 to 31536000. Not beside `expires_at`.
+    #[schema(minimum = 1, maximum = 31_536_000)]
+    expires_in_s: Option<u32>,
 }
 
 /// A task was accepted.
@@ -192,8 +199,10 @@ pub(crate) fn prepare(
     let meta = Meta { at_us: now_us(), tenant: DEFAULT_TENANT.to_owned(), actor: "api".to_owned(), attempt: 0, trace };
     let context = Context { tenant: meta.tenant.clone(), trace: meta.trace.clone() };
     let lane = asked.lane.clone();
-    let event = encode(&meta, &Change::Submitted(asked.submitted(task, &app.sealer, batch)));
-    Submit { task, lane, event, fingerprint, idempotency_key, context }
+    let expires_us = asked.expiry.map(|expiry| expiry.deadline_us(meta.at_us));
+    let event = encode(&meta, &Change::Submitted(asked.submitted(task, &app.sealer, batch, expires_us)));
+    let expires_ms = expires_us.map(|us| us.div_euclid(1_000));
+    Submit { task, lane, event, fingerprint, idempotency_key, context, expires_ms }
 }
 
 /// UUID version 8 (RFC 9562 §5.8) over the batch's id and the line's number.

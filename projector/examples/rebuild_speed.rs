@@ -147,6 +147,7 @@ fn life(number: usize) -> [Change; 3] {
             webhook: None,
             batch: None,
             retry_of: None,
+            expires_us: None,
         }),
         Change::Processing(Processing { worker: "analyzer-host-4711".to_owned() }),
         Change::Completed(Completed {

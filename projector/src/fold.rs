@@ -196,6 +196,7 @@ mod tests {
             webhook: None,
             batch: None,
             retry_of: None,
+            expires_us: None,
         };
         event(n, n, Change::Submitted(change))
     }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use insightforge_schema::event::{Change, Completed, Event, Route, Shadowed, Submitted};
+use insightforge_schema::event::{Change, Completed, Event, Route, Shadowed, Submitted, rfc3339};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::task::{IllegalEvent, Task};
 use serde::{Serialize, Serializer};
@@ -338,6 +338,8 @@ struct Details<'e> {
 enum Facts<'e> {
     Submitted {
         bytes: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_at: Option<String>,
     },
     Processing {
         worker: &'e str,
@@ -416,9 +418,10 @@ fn routed<'e>(route: Option<&'e Route>, model_version: &'e str) -> Routed<'e> {
 fn say(event: &Event) -> (String, Facts<'_>) {
     let attempt = event.meta.attempt;
     let (description, facts) = match &event.change {
-        Change::Submitted(it) => {
-            (format!("submitted: {} {}", it.task_type, it.model_version), Facts::Submitted { bytes: it.data.len() })
-        }
+        Change::Submitted(it) => (
+            format!("submitted: {} {}", it.task_type, it.model_version),
+            Facts::Submitted { bytes: it.data.len(), expires_at: it.expires_us.and_then(rfc3339) },
+        ),
         Change::Processing(it) => (format!("attempt {attempt} began"), Facts::Processing { worker: &it.worker }),
         Change::Completed(it) => (
             format!("completed by {} {}", it.task_type, it.model_version),
@@ -501,6 +504,7 @@ mod tests {
             webhook: Some(Webhook { url: "https://example.org/".to_owned(), sealed_secret: Some(vec![0, 255]) }),
             batch: None,
             retry_of: None,
+            expires_us: None,
         })
     }
 

@@ -2,18 +2,18 @@
 -- Accepts tasks: each becomes one `submitted` event, one record and one lane entry.
 -- Refused when memory is short (no allow-oom): intake is what gives way first.
 --
--- KEYS  journal, lanes, then per task: lane, record, idempotency key (the record again when there is none)
+-- KEYS  journal, lanes, waiting tasks with a deadline, then per task: lane, record, idempotency key (the record again when there is none)
 -- ARGV  lane capacity (0 = none), seconds to keep an idempotency key,
 --       then per task: id, event, lane name, fingerprint ('' = ours), seconds to keep the record ('' = default),
---       context ('' = default tenant, no trace)
+--       context ('' = default tenant, no trace), deadline in ms ('' = none)
 -- reply per task: {'OK', id, n} | {'DUP', id, n} | {'CONFLICT', id} | {'FULL', id}
 local replies = {}
 local announced = {}
 local task = 0
-for a = 3, #ARGV, 6 do
-  local lane, record, idem = KEYS[3 + task * 3], KEYS[4 + task * 3], KEYS[5 + task * 3]
+for a = 3, #ARGV, 7 do
+  local lane, record, idem = KEYS[4 + task * 3], KEYS[5 + task * 3], KEYS[6 + task * 3]
   local id, event, name, print = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
-  local keep, context = ARGV[a + 4], ARGV[a + 5]
+  local keep, context, deadline = ARGV[a + 4], ARGV[a + 5], ARGV[a + 6]
   task = task + 1
 
   -- Read and judge everything before the first write: a script that fails half-way is not rolled back.
@@ -48,6 +48,10 @@ for a = 3, #ARGV, 6 do
     else
       redis.call('HSET', record, 's', 'Q', 'a', '1', 'q', token, 'f', n, 'l', name, 'h', print, 'u', keep,
         'm', context)
+    end
+    if deadline ~= '' then
+      redis.call('HSET', record, 'd', deadline)
+      redis.call('ZADD', KEYS[3], deadline, id)
     end
     if idem ~= record then redis.call('SET', idem, print .. '|' .. id, 'EX', ARGV[2]) end
     reply = { 'OK', id, n }

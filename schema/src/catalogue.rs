@@ -141,6 +141,20 @@ pub struct Worker {
     /// Where its synchronous door is, as others reach it: `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infer_addr: Option<String>,
+    /// What it holds attempts to. Analyzers of earlier releases do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// An analyzer's limits, for people who ask how long something can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// A holder silent for this long loses its tasks.
+    pub lease_ms: u64,
+    /// Attempts before a task is failed for good.
+    pub max_attempts: u32,
+    /// One call of a model.
+    pub task_timeout_ms: u64,
 }
 
 /// Announces models. Cards of versions that no one announces any more stay known: their tasks wait for an analyzer.

@@ -106,6 +106,9 @@ pub struct Submitted {
     /// The failed or cancelled task this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<TaskId>,
+    /// No attempt may begin after this, in microseconds since 1970-01-01 UTC; whether it has passed, Redis' clock says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_us: Option<i64>,
 }
 
 /// A task's own webhook.
@@ -169,7 +172,7 @@ pub struct Route {
 pub struct Failed {
     pub task_type: String,
     pub model_version: String,
-    /// A stable word to filter by: `bad_input`, `timeout`, `panic`, `worker_lost`, …
+    /// A stable word to filter by: `bad_input`, `timeout`, `panic`, `worker_lost`, `expired`, …
     pub code: String,
     /// For people.
     pub message: String,
@@ -305,6 +308,7 @@ impl Change {
                 "batch_id": it.batch.map(|batch| batch.id),
                 "batch_line": it.batch.map(|batch| batch.line),
                 "retry_of": it.retry_of,
+                "expires_at": it.expires_us.and_then(rfc3339),
             }),
             Self::Processing(it) => json!(it),
             Self::Completed(it) => json!({
@@ -397,6 +401,13 @@ pub fn now_us() -> i64 {
     chrono::Utc::now().timestamp_micros()
 }
 
+/// Microseconds since 1970-01-01 UTC as people write a time; `None` beyond what a year can be.
+#[must_use]
+pub fn rfc3339(at_us: i64) -> Option<String> {
+    let time = chrono::DateTime::from_timestamp_micros(at_us)?;
+    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
+}
+
 /// MessagePack `bin` for an optional byte string (serde's default would write an array of numbers).
 mod serde_bytes_option {
     use serde::{Deserializer, Serializer, de};
@@ -468,6 +479,7 @@ mod tests {
             webhook: Some(Webhook { url, sealed_secret: Some(b"sealed".to_vec()) }),
             batch: None,
             retry_of: None,
+            expires_us: None,
         };
         let shown = Change::Submitted(submitted).public_data();
         assert_eq!(shown["webhook_url"], "https://example.com/hook?…");

@@ -17,6 +17,7 @@ use crate::id::{Partition, TaskId};
 /// | [`Keys::lanes`] | set | names of the lanes of the partition |
 /// | [`Keys::record`] | hash | the live task; expires after its end |
 /// | [`Keys::delayed`] | sorted set | tasks waiting for their next attempt, by due time |
+/// | [`Keys::expiring`] | sorted set | waiting tasks that have a deadline, by it; leaves with the start or the end |
 /// | [`Keys::dead`] | sorted set | dead letters, by time of death; leaves by a re-drive only |
 /// | [`Keys::idempotency`] | string | a caller's key: fingerprint and task, 24 h |
 /// | [`Keys::batch`] | hash | a batch upload's summary until the tables have it |
@@ -91,8 +92,10 @@ impl Keys {
     /// `s` state (`Q` queued, `P` processing, `D` delayed, `Z` ended), `a` attempt (the next one while `Q` or `D`),
     /// `q` token: the id of its lane entry, which fences every later step of the attempt, `w` worker,
     /// `f` number of its `submitted` event, `l` lane, `r` times requeued before a start, `t` last attempt's token,
+    /// `c` number of the latest `processing` or `retry_scheduled` event,
     /// `o` outcome and `e` number of the terminal event once ended,
     /// `x:<version>` number of the `shadowed` event of a version,
+    /// `d` deadline in milliseconds: no attempt begins after it,
     /// `h` fingerprint of the request when the caller brought the id, `u` seconds to keep it after its end, `m` context.
     #[must_use]
     pub fn record(&self, partition: Partition, task: TaskId) -> String {
@@ -103,6 +106,12 @@ impl Keys {
     #[must_use]
     pub fn delayed(&self, partition: Partition) -> String {
         format!("{{{}:{partition}}}:delayed", self.prefix)
+    }
+
+    /// Sorted set: id of a waiting task that has a deadline, by the deadline in milliseconds.
+    #[must_use]
+    pub fn expiring(&self, partition: Partition) -> String {
+        format!("{{{}:{partition}}}:expiring", self.prefix)
     }
 
     /// Sorted set: task id by the time it was given up, in milliseconds.

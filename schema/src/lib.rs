@@ -7,7 +7,8 @@
 //! 3. [`task`] – the state machine: what the events make of a task.
 //! 4. [`keys`] – every Redis key, with its type and its life.
 //! 5. [`script`] – every state change, as one atomic step in Redis.
-//! 6. [`journal`] – reading the stream back as events.
+//!    [`deadline`] – the step that ends waiting tasks that are out of time.
+//! 6. [`journal`] – reading the stream back as events; [`standing`] – where one task and its lane stand now.
 //! 7. [`link`] – the connection that repeats an ambiguous write instead of guessing.
 //! 8. [`catalogue`] – which models exist and which analyzers are alive.
 //! 9. [`registry`] – which model version answers: aliases, canaries, shadows.
@@ -20,6 +21,7 @@
 
 pub mod address;
 pub mod catalogue;
+pub mod deadline;
 pub mod event;
 pub mod id;
 pub mod journal;
@@ -28,6 +30,7 @@ pub mod link;
 pub mod registry;
 pub mod script;
 pub mod seal;
+pub mod standing;
 pub mod tables;
 pub mod task;
 

@@ -50,6 +50,11 @@ scripts! {
     REGISTER = "register.lua",
     SHADOW = "shadow.lua",
     CONFIRM = "confirm.lua",
+    STANDING = "standing.lua",
+    AHEAD = "ahead.lua",
+    RECENT = "recent.lua",
+    EXPIRE = "expire.lua",
+    PAST = "past.lua",
 }
 
 impl Script {
@@ -93,6 +98,8 @@ pub struct Submit {
     pub idempotency_key: Option<String>,
     /// What the worker's events repeat.
     pub context: Context,
+    /// No attempt begins after this, in milliseconds since 1970-01-01 UTC by Redis' clock.
+    pub expires_ms: Option<i64>,
 }
 
 /// What every event of a task repeats and a worker must know before it has read the task: it travels with the lane
@@ -155,7 +162,7 @@ pub async fn submit(
     tasks: &[Submit],
     lane_capacity: u64,
 ) -> Result<Vec<Submission>, LinkError> {
-    let mut names = vec![keys.journal(partition), keys.lanes(partition)];
+    let mut names = vec![keys.journal(partition), keys.lanes(partition), keys.expiring(partition)];
     let mut args = vec![number(lane_capacity), number(DEDUPE_TTL_S)];
     for task in tasks {
         let record = keys.record(partition, task.task);
@@ -168,6 +175,7 @@ pub async fn submit(
         args.push(task.fingerprint.as_deref().map_or(Cow::Borrowed(&[][..]), bytes));
         args.push(if task.fingerprint.is_some() { number(DEDUPE_TTL_S) } else { Cow::Borrowed(&[]) });
         args.push(word(task.context.encode()));
+        args.push(task.expires_ms.map_or(Cow::Borrowed(&[]), number));
     }
     let replies: Vec<Vec<Value>> = link.eval(&SUBMIT, &names, &args).await?;
     replies.iter().map(|reply| read_submission(reply)).collect()
@@ -201,6 +209,8 @@ pub enum Started {
     Busy,
     /// The entry is no task's token any more; it has been taken off the lane.
     Lost,
+    /// Its deadline has passed: it is not begun, and [`crate::deadline::end`] ends it.
+    Expired,
 }
 
 /// Begins attempts read from one lane.
@@ -215,7 +225,7 @@ pub async fn start(
     worker: &str,
     starts: &[Start],
 ) -> Result<Vec<Started>, LinkError> {
-    let mut names = vec![keys.journal(partition), keys.lane(partition, lane)];
+    let mut names = vec![keys.journal(partition), keys.lane(partition, lane), keys.expiring(partition)];
     let mut args = vec![bytes(lane.group().as_bytes()), bytes(worker.as_bytes())];
     for start in starts {
         names.push(keys.record(partition, start.task));
@@ -230,6 +240,7 @@ pub async fn start(
                 "OK" => Started::Ours { first: parsed(&reply, 1)?, submitted: take_bytes(&mut reply, 2) },
                 "BUSY" => Started::Busy,
                 "LOST" => Started::Lost,
+                "EXPIRED" => Started::Expired,
                 _ => return Err(unexpected("an outcome of start")),
             })
         })
@@ -352,7 +363,8 @@ pub async fn retry(
     lane: &Lane,
     retries: &[Retry],
 ) -> Result<Vec<Held>, LinkError> {
-    let mut names = vec![keys.journal(partition), keys.lane(partition, lane), keys.delayed(partition)];
+    let mut names =
+        vec![keys.journal(partition), keys.lane(partition, lane), keys.delayed(partition), keys.expiring(partition)];
     let mut args = vec![bytes(lane.group().as_bytes())];
     for retry in retries {
         names.push(keys.record(partition, retry.task));
@@ -417,6 +429,7 @@ pub async fn reap(
         keys.delayed(partition),
         keys.dead(partition),
         keys.record(partition, reap.task),
+        keys.expiring(partition),
     ];
     let mut args = vec![
         bytes(lane.group().as_bytes()),
@@ -487,8 +500,13 @@ pub async fn cancel(
     task: TaskId,
     event: &[u8],
 ) -> Result<Cancellation, LinkError> {
-    let names =
-        [keys.journal(partition), keys.lane(partition, lane), keys.delayed(partition), keys.record(partition, task)];
+    let names = [
+        keys.journal(partition),
+        keys.lane(partition, lane),
+        keys.delayed(partition),
+        keys.record(partition, task),
+        keys.expiring(partition),
+    ];
     let args = [bytes(lane.group().as_bytes()), bytes(event), number(RESULT_TTL_S)];
     let reply: Vec<Value> = link.eval(&CANCEL, &names, &args).await?;
     Ok(match text(&reply, 0)? {
@@ -651,19 +669,19 @@ pub async fn view(link: &Link, keys: &Keys, partition: Partition, task: TaskId) 
     }))
 }
 
-fn bytes(value: &[u8]) -> Arg<'_> {
+pub(crate) fn bytes(value: &[u8]) -> Arg<'_> {
     Cow::Borrowed(value)
 }
 
-fn word(value: String) -> Arg<'static> {
+pub(crate) fn word(value: String) -> Arg<'static> {
     Cow::Owned(value.into_bytes())
 }
 
-fn number(value: impl ToString) -> Arg<'static> {
+pub(crate) fn number(value: impl ToString) -> Arg<'static> {
     word(value.to_string())
 }
 
-fn text(reply: &[Value], index: usize) -> Result<&str, LinkError> {
+pub(crate) fn text(reply: &[Value], index: usize) -> Result<&str, LinkError> {
     match reply.get(index) {
         Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).map_err(|_| unexpected("text")),
         Some(Value::SimpleString(text)) => Ok(text),
@@ -671,17 +689,17 @@ fn text(reply: &[Value], index: usize) -> Result<&str, LinkError> {
     }
 }
 
-fn parsed<T: std::str::FromStr>(reply: &[Value], index: usize) -> Result<T, LinkError> {
+pub(crate) fn parsed<T: std::str::FromStr>(reply: &[Value], index: usize) -> Result<T, LinkError> {
     text(reply, index)?.parse().map_err(|_| unexpected("a number"))
 }
 
-fn take_bytes(reply: &mut [Value], index: usize) -> Vec<u8> {
+pub(crate) fn take_bytes(reply: &mut [Value], index: usize) -> Vec<u8> {
     match reply.get_mut(index).map(|value| std::mem::replace(value, Value::Nil)) {
         Some(Value::BulkString(bytes)) => bytes,
         _ => Vec::new(),
     }
 }
 
-fn unexpected(what: &str) -> LinkError {
+pub(crate) fn unexpected(what: &str) -> LinkError {
     LinkError::Refused(format!("a script's reply was not {what}"))
 }

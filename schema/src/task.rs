@@ -11,6 +11,8 @@
 //!                  └───────── cancelled ───────┴───────────► cancelled ■ ──► redriven
 //! ```
 //!
+//! A pending task whose deadline has passed is `failed` with the code `expired`, and is no dead letter.
+//!
 //! A completed task may be `shadowed` afterwards, any number of times: noted, and nothing else changes.
 //!
 //! The same machine stands in the SQL `CHECK` of `analysis_tasks.status` and in the guards of the Redis scripts.

@@ -28,11 +28,14 @@ fn changes() -> Vec<(&'static str, Change)> {
         webhook: Some(Webhook { url: "https://example.com/hook".to_owned(), sealed_secret: Some(vec![0, 128, 255]) }),
         batch: Some(BatchLine { id: "0190a6f0-0000-7000-8000-0000000000aa".parse().unwrap(), line: 7 }),
         retry_of: Some("0190a6f0-0000-7000-8000-000000000001".parse().unwrap()),
+        expires_us: None,
     };
     let bare = Submitted { user_id: None, webhook: None, batch: None, retry_of: None, ..full.clone() };
+    let expiring = Submitted { expires_us: Some(1_764_000_600_000_000), ..full.clone() };
     vec![
         ("submitted", Change::Submitted(full)),
         ("submitted-bare", Change::Submitted(bare)),
+        ("submitted-expiring", Change::Submitted(expiring)),
         ("processing", Change::Processing(Processing { worker: "host-1-0a0b0c0d".to_owned() })),
         (
             "completed",

@@ -220,6 +220,7 @@ fn a_change_that_leaves_an_alias_to_no_analyzer_is_told_from_one_that_makes_noth
         last_read_ms: 0,
         seen_ms: 0,
         infer_addr: None,
+        limits: None,
     };
     let with_candidate = [candidate(Some("v1"))];
     for (before, command, workers, left) in [

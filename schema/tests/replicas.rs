@@ -62,6 +62,7 @@ async fn a_write_counts_only_when_enough_replicas_have_it_and_stands_all_the_sam
         fingerprint: None,
         idempotency_key: None,
         context: Context::default(),
+        expires_ms: None,
     };
     let submit = async |seconds: u64| {
         let link = primary.link(Duration::from_secs(seconds)).confirmed_by(1, keys.confirmation());

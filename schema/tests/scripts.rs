@@ -46,6 +46,7 @@ impl Stage {
             fingerprint: fingerprint.map(<[u8]>::to_vec),
             idempotency_key: idempotency_key.map(|key| self.keys.idempotency(PARTITION, key)),
             context: Context::default(),
+            expires_ms: None,
         }
     }
 

@@ -33,6 +33,7 @@ fn change(event_type: &str) -> Change {
             webhook: None,
             batch: None,
             retry_of: None,
+            expires_us: None,
         }),
         "processing" => Change::Processing(Processing { worker: word() }),
         "completed" => Change::Completed(Completed {

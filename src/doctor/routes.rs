@@ -119,6 +119,7 @@ mod tests {
             last_read_ms: 0,
             seen_ms: 0,
             infer_addr: None,
+            limits: None,
         }
     }
 

@@ -59,7 +59,10 @@ impl<W: Write> Printer<W> {
 fn describe(event: &Event) -> String {
     let actor = &event.meta.actor;
     match &event.change {
-        Change::Submitted(it) => format!("{} {} by {actor}: {}", it.task_type, it.model_version, cut(&it.data)),
+        Change::Submitted(it) => {
+            let expires = it.expires_us.map(|us| format!(", expires {}", rfc3339(us))).unwrap_or_default();
+            format!("{} {} by {actor}{expires}: {}", it.task_type, it.model_version, cut(&it.data))
+        }
         Change::Processing(it) => format!("attempt {} by {}", event.meta.attempt, it.worker),
         Change::Completed(it) => format!("{} in {} µs (batch of {})", cut(&it.result), it.inference_us, it.batch_size),
         Change::Failed(it) => format!("{}: {}", it.code, cut(&it.message)),

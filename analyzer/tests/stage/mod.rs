@@ -199,6 +199,7 @@ impl Stage {
             webhook: None,
             batch: None,
             retry_of: None,
+            expires_us: None,
         });
         let meta = meta(&context);
         let submit = Submit {
@@ -208,6 +209,7 @@ impl Stage {
             fingerprint: None,
             idempotency_key: None,
             context,
+            expires_ms: None,
         };
         let answer = script::submit(&self.link, &self.keys, PARTITION, &[submit], 0).await.unwrap();
         assert!(matches!(answer[..], [Submission::Accepted { .. }]), "{answer:?}");

@@ -6,8 +6,18 @@ use crate::problem::Fields;
 use crate::sent::{Sent, SentFields, short};
 
 /// Columns that mean something.
-const COLUMNS: [&str; 8] =
-    ["data", "text", "task_type", "model_version", "task_id", "user_id", "webhook_url", "webhook_secret"];
+const COLUMNS: [&str; 10] = [
+    "data",
+    "text",
+    "task_type",
+    "model_version",
+    "task_id",
+    "user_id",
+    "webhook_url",
+    "webhook_secret",
+    "expires_at",
+    "expires_in_s",
+];
 /// Most columns of a file.
 const MAX_COLUMNS: usize = 1_000;
 

@@ -29,6 +29,7 @@ use self::line::Format;
 use self::source::Source;
 use crate::app::App;
 use crate::asked::Defaults;
+use crate::deadline::Expiry;
 use crate::describe::{Backlogged, Conflict, Invalid, Malformed, TooLarge, TooSlow, Unavailable, Unsupported};
 use crate::idempotency::Key;
 use crate::problem::{Fields, Problem};
@@ -52,6 +53,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
         ("task_type" = Option<String>, Query, description = "For lines that name none; also a form field before the file"),
         ("model_version" = Option<String>, Query, description = "For lines that name none; also a form field before the \
             file"),
+        ("expires_at" = Option<String>, Query, description = "Deadline (RFC 3339) of lines that name none; also a form field \
+            before the file"),
+        ("expires_in_s" = Option<u32>, Query, description = "The same in seconds from each line's arrival"),
         ("format" = Option<String>, Query, description = "`csv` or `jsonl`, where the type does not tell"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key with the same file within 24 hours is \
             the same batch: a broken upload is completed by sending it again."),
@@ -106,6 +110,9 @@ pub(crate) async fn upload_batch(State(app): State<Arc<App>>, request: Request) 
 pub(crate) struct BatchForm {
     task_type: Option<String>,
     model_version: Option<String>,
+    /// Deadline of lines that name none: a time (RFC 3339), or seconds from each line's arrival. Not both.
+    expires_at: Option<chrono::DateTime<chrono::Utc>>,
+    expires_in_s: Option<u32>,
     /// `csv` or `jsonl`, where the file's name and type do not tell.
     format: Option<String>,
     /// CSV with a header row, or JSON Lines.
@@ -131,13 +138,21 @@ impl Parameters {
         match name {
             "task_type" => self.defaults.task_type = Some(value),
             "model_version" => self.defaults.model_version = Some(value),
+            "expires_at" | "expires_in_s" => match Expiry::parse(name, &value) {
+                Ok(_) if self.defaults.expiry.is_some() => faults.add(name, "only one deadline can hold"),
+                Ok(expiry) => self.defaults.expiry = Some(expiry),
+                Err(what) => faults.add(name, what),
+            },
             "format" => match value.as_str() {
                 "csv" => self.format = Some(Format::Csv),
                 "jsonl" | "ndjson" => self.format = Some(Format::Lines),
                 _ => faults.add("format", "must be csv or jsonl"),
             },
             "_token" | "_method" => {}
-            other => faults.add(short(other), "is not known here; known are task_type, model_version, format, file"),
+            other => faults.add(
+                short(other),
+                "is not known here; known are task_type, model_version, expires_at, expires_in_s, format, file",
+            ),
         }
     }
 }

@@ -65,6 +65,7 @@ impl Api {
             last_read_ms: now_ms,
             seen_ms: now_ms,
             infer_addr,
+            limits: None,
         };
         catalogue::report(&self.link, &self.keys, &worker).await.unwrap();
     }

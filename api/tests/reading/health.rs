@@ -18,6 +18,7 @@ async fn be_alive(stage: &Stage, name: &str) {
         last_read_ms: now_us() / 1_000,
         seen_ms: now_us() / 1_000,
         infer_addr: None,
+        limits: None,
     };
     report(&stage.journal.link, &stage.journal.keys, &worker).await.unwrap();
 }

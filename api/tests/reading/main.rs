@@ -13,3 +13,4 @@ mod proxy;
 mod result;
 mod stage;
 mod tail;
+mod why;

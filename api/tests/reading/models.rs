@@ -244,6 +244,7 @@ async fn a_change_that_leaves_the_callers_to_no_analyzer_is_made_only_by_force(s
             last_read_ms: 0,
             seen_ms: now_us() / 1_000,
             infer_addr: None,
+            limits: None,
         };
         catalogue::report(&stage.journal.link, &stage.journal.keys, &worker).await.unwrap();
     }

@@ -61,6 +61,7 @@ impl Asked {
             webhook: None,
             batch: None,
             retry_of: None,
+            expires_us: None,
         };
         Self { task: TaskId::new(), at_us: now_us(), submitted }
     }
@@ -77,6 +78,12 @@ impl Asked {
 
     pub(crate) fn webhook(mut self, url: &str) -> Self {
         self.submitted.webhook = Some(Webhook { url: url.to_owned(), sealed_secret: Some(b"sealed bytes".to_vec()) });
+        self
+    }
+
+    /// With a deadline.
+    pub(crate) fn expiring(mut self, expires_us: i64) -> Self {
+        self.submitted.expires_us = Some(expires_us);
         self
     }
 
@@ -135,6 +142,11 @@ impl Journal {
     }
 
     pub(crate) async fn complete(&self, asked: &Asked, result: &str) {
+        self.complete_as(asked, "stable", result).await;
+    }
+
+    /// Completes a task whose caller asked for `route`.
+    pub(crate) async fn complete_as(&self, asked: &Asked, route: &str, result: &str) {
         self.start(asked).await;
         let completed = Change::Completed(Completed {
             task_type: asked.submitted.task_type.clone(),
@@ -143,7 +155,7 @@ impl Journal {
             inference_us: 1_500,
             batch_size: 1,
             route: Some(Route {
-                asked: "stable".to_owned(),
+                asked: route.to_owned(),
                 reason: "canary".to_owned(),
                 digest: "d".repeat(64),
                 backend: "linear".to_owned(),
@@ -221,6 +233,7 @@ fn submit(asked: &Asked) -> Submit {
         fingerprint: None,
         idempotency_key: None,
         context: Context::default(),
+        expires_ms: asked.submitted.expires_us.map(|us| us / 1_000),
     }
 }
 

@@ -6,6 +6,7 @@ mod after;
 mod analyze;
 mod batch;
 mod door;
+mod expiry;
 mod idempotency;
 mod outage;
 mod refusal;

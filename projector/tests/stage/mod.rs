@@ -133,6 +133,7 @@ pub(crate) fn submitted(data: &str) -> Change {
         webhook: None,
         batch: None,
         retry_of: None,
+        expires_us: None,
     })
 }
 

@@ -73,6 +73,7 @@ pub(crate) async fn an_ended_task_is_announced_to_its_own_url_and_to_the_endpoin
             webhook: Some(Webhook { url: receiver.url(), sealed_secret: Some(sealed) }),
             batch: None,
             retry_of: None,
+            expires_us: None,
         }),
         Change::Processing(Processing { worker: "w".to_owned() }),
         Change::Completed(Completed {
