@@ -6,6 +6,7 @@
 mod bench;
 mod boot;
 mod config;
+mod dead_letters;
 mod doctor;
 mod evaluate;
 mod healthcheck;
@@ -52,6 +53,8 @@ enum Command {
     Replay(replay::Args),
     /// Say why a task is not done, or how it ended
     Why(why::Args),
+    /// List, search, repeat and purge tasks that failed for good
+    DeadLetters(dead_letters::Args),
     /// Fold the whole journal into fresh tables and swap them in; sends nothing
     Rebuild(rebuild::Args),
     /// Fold the whole journal again and compare with the tables
@@ -93,6 +96,7 @@ fn main() -> std::process::ExitCode {
             Command::Models(args) => models::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Why(args) => why::run(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::Rebuild(args) => rebuild::run(args).await,
             Command::Verify(args) => verify::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,

@@ -13,9 +13,9 @@ use insightforge_analyzer::move_due::move_due;
 use insightforge_analyzer::process::process;
 use insightforge_analyzer::reap::{self, Round};
 use insightforge_analyzer::waiting;
-use insightforge_schema::event::Change;
+use insightforge_schema::event::{Change, Meta, Processing, encode, now_us};
 use insightforge_schema::keys::Lane;
-use insightforge_schema::script::Cancellation;
+use insightforge_schema::script::{self, Cancellation, Start, Started};
 use stage::{PARTITION, Stage, fold};
 
 #[tokio::test]
@@ -323,4 +323,47 @@ async fn a_task_out_of_time_is_ended_instead_of_begun_and_takes_nobody_along() {
     }
     let left: i64 = stage.query(&["XLEN", &stage.lane_key()]).await;
     assert_eq!((left, hand.worker.in_flight()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_task_that_kills_its_worker_three_times_ends_among_the_dead_letters_with_its_history() {
+    let stage = Stage::new();
+    let task = stage.submit("ok").await;
+    let healer = stage.worker("healer").await;
+    for attempt in 1..=3 {
+        let name = format!("w{attempt}");
+        let mut victim = stage.worker(&name).await;
+        let batches = victim.take().await;
+        let (lane, reference) = (&batches[0].lane, batches[0].references[0].clone());
+        let meta = Meta {
+            at_us: now_us(),
+            tenant: "acme".to_owned(),
+            actor: format!("analyzer/{name}"),
+            attempt,
+            trace: None,
+        };
+        let event = encode(&meta, &Change::Processing(Processing { worker: name.clone() }));
+        let start = Start { token: reference.token, task, event };
+        let started = script::start(&stage.link, &stage.keys, PARTITION, &lane.lane, &name, &[start]).await.unwrap();
+        assert!(matches!(started[..], [Started::Ours { .. }]), "{started:?}");
+        // It dies: nothing more is heard of it.
+        drop((batches, victim));
+        let ended = if attempt < 3 {
+            Round { retried: 1, ..Round::default() }
+        } else {
+            Round { failed: 1, ..Round::default() }
+        };
+        assert_eq!(healer.reap_all(&stage).await, ended, "attempt {attempt}");
+        assert_eq!(healer.move_all(&stage).await, u64::from(attempt < 3));
+    }
+    assert_eq!(
+        stage.story(task).await,
+        "submitted processing retry_scheduled processing retry_scheduled processing failed dead_lettered"
+    );
+    let failed = stage.failure(task).await;
+    assert_eq!((failed.code.as_str(), failed.permanent), ("worker_lost", false));
+    assert!(failed.message.contains("w3"), "{}", failed.message);
+    let dead: i64 = stage.query(&["ZCARD", &stage.keys.dead(PARTITION)]).await;
+    assert_eq!((dead, stage.actor.tried("ok")), (1, 0));
+    assert_eq!(fold(&stage.journal().await), [("failed", 1)].into());
 }

@@ -72,7 +72,7 @@ pub(crate) async fn cancel(
 ) -> Result<Json<CancelledTask>, Problem> {
     let (parts, body) = request.into_parts();
     let task = task_id(&id)?;
-    let reason = reason(&app, &parts.headers, body).await?;
+    let reason = reason(&app, &parts.headers, body).await?.unwrap_or_else(|| NO_REASON.to_owned());
     let partition = app.config.partitions.of_task(task);
     let Some(view) = script::view(&app.link, &app.keys, partition, task).await? else {
         return Err(over(&app, task).await?);
@@ -96,20 +96,23 @@ pub(crate) async fn cancel(
     Ok(Json(CancelledTask { task_id: task, status: "cancelled" }))
 }
 
-async fn reason(app: &App, headers: &HeaderMap, body: axum::body::Body) -> Result<String, Problem> {
+/// The body's one field, for people; `None` when it is not given.
+pub(crate) async fn reason(app: &App, headers: &HeaderMap, body: axum::body::Body) -> Result<Option<String>, Problem> {
     let held = body::read(&app.budget, headers, body, app.config.max_body_bytes).await?;
     if held.bytes.is_empty() {
-        return Ok(NO_REASON.to_owned());
+        return Ok(None);
     }
     let media = if headers.contains_key(header::CONTENT_TYPE) { Media::of(headers) } else { Media::Json };
     let mut sent = SentFields::read(&media, held.bytes).await?;
     let mut faults = Fields::default();
     let reason = match sent.take("reason") {
-        None => NO_REASON.to_owned(),
-        Some(Sent::Text(reason)) if reason.chars().count() <= MAX_REASON_CHARS && !reason.contains('\0') => reason,
+        None | Some(Sent::Null) => None,
+        Some(Sent::Text(reason)) if reason.chars().count() <= MAX_REASON_CHARS && !reason.contains('\0') => {
+            Some(reason)
+        }
         Some(_) => {
             faults.add("reason", format!("must be a string of {MAX_REASON_CHARS} characters at most, without NUL"));
-            String::new()
+            None
         }
     };
     sent.leftovers("reason", &mut faults);

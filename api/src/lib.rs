@@ -31,6 +31,7 @@
 //! in the api's process: [`infer::serve`] is the analyzer's.
 
 pub mod app;
+pub mod dead_letters;
 pub mod infer;
 pub mod problem;
 pub mod router;
@@ -46,7 +47,6 @@ mod batch;
 mod batches;
 mod body;
 mod cancel;
-mod dead_letters;
 mod deadline;
 mod deliveries;
 mod describe;
@@ -63,6 +63,7 @@ mod impatient;
 mod known;
 mod list;
 mod measure;
+mod members;
 mod models;
 mod params;
 mod past;

@@ -19,6 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::dead_letters::act::By;
 use crate::describe::{Absent, Backlogged, Conflict, Invalid, Unavailable};
 use crate::find;
 use crate::params::task_id;
@@ -30,7 +31,7 @@ use crate::trace;
 use crate::upload::{ACCEPTED, Stored, refuse};
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(retry)).routes(routes!(redrive))
+    OpenApiRouter::new().routes(routes!(retry))
 }
 
 /// The task will be repeated.
@@ -65,29 +66,26 @@ pub(crate) async fn retry(
     request: Request,
 ) -> Result<Response, Problem> {
     let old = task_id(&id)?;
-    let repeated = match end_of(&app, old).await? {
-        End::Repeated(task) => Stored { task, replayed: true },
-        End::Open(first, submitted) => repeat(&app, old, first, submitted, trace::read(request.headers())).await?,
-    };
-    let body = Repeated { message: ACCEPTED, task_id: repeated.task, retry_of: old };
-    Ok(repeated.mark((StatusCode::ACCEPTED, Json(body)).into_response()))
+    let by = By { actor: "api".to_owned(), reason: None, trace: trace::read(request.headers()) };
+    let repeated = redrive_one(&app, old, &by).await?;
+    Ok(repeated.mark((StatusCode::ACCEPTED, Json(Repeated::new(repeated.task, old))).into_response()))
 }
 
-/// Repeat a dead letter
+impl Repeated {
+    pub(crate) fn new(task_id: TaskId, retry_of: TaskId) -> Self {
+        Self { message: ACCEPTED, task_id, retry_of }
+    }
+}
+
+/// Repeats an ended task, which is one new task however often it is asked for.
 ///
-/// The same as repeating the task.
-#[utoipa::path(
-    post,
-    path = "/api/dead-letters/{task_id}/redrive",
-    tag = "dead letters",
-    params(("task_id" = uuid::Uuid, Path, description = "The failed task")),
-    responses(
-        (status = 202, description = "The new task is stored", body = Repeated),
-        Absent, Conflict, Invalid, Backlogged, Unavailable,
-    ),
-)]
-pub(crate) async fn redrive(state: State<Arc<App>>, path: Path<String>, request: Request) -> Result<Response, Problem> {
-    retry(state, path, request).await
+/// # Errors
+/// 404 and 409 when there is no such task or it cannot be repeated, 429 and 503 when it cannot now.
+pub(crate) async fn redrive_one(app: &App, old: TaskId, by: &By) -> Result<Stored, Problem> {
+    match end_of(app, old).await? {
+        End::Repeated(task) => Ok(Stored { task, replayed: true }),
+        End::Open(first, submitted) => repeat(app, old, first, submitted, by).await,
+    }
 }
 
 /// A task that may be repeated.
@@ -142,13 +140,7 @@ async fn asked(app: &App, first: Position, submitted: &[u8]) -> Result<Submitted
 }
 
 /// Stores the new task and the old one's `redriven` event in one step.
-async fn repeat(
-    app: &App,
-    old: TaskId,
-    first: Position,
-    mut submitted: Submitted,
-    trace: Option<String>,
-) -> Result<Stored, Problem> {
+async fn repeat(app: &App, old: TaskId, first: Position, mut submitted: Submitted, by: &By) -> Result<Stored, Problem> {
     let new = TaskId::derived(format!("redrive/{old}").as_bytes(), first.partition, app.config.partitions);
     if let Some(sealed) = submitted.webhook.as_mut().and_then(|webhook| webhook.sealed_secret.as_mut()) {
         *sealed = resealed(app, sealed, old, new)?;
@@ -161,14 +153,16 @@ async fn repeat(
     let meta = |attempt, trace| Meta {
         at_us: now_us(),
         tenant: DEFAULT_TENANT.to_owned(),
-        actor: "api".to_owned(),
+        actor: by.actor.clone(),
         attempt,
         trace,
     };
+    let trace = by.trace.clone();
+    let redriven = Redriven { as_task: new, reason: by.reason.clone() };
     let redrive = Redrive {
         old,
         old_first: first.n,
-        redriven: encode(&meta(0, trace.clone()), &Change::Redriven(Redriven { as_task: new })),
+        redriven: encode(&meta(0, trace.clone()), &Change::Redriven(redriven)),
         new,
         submitted: encode(&meta(0, trace.clone()), &Change::Submitted(submitted)),
         lane,

@@ -11,7 +11,7 @@ use insightforge_schema::registry::{
     Command, Conditions, Entry, Refusal, Registry, Undoes, WHOLE, WriteError, Written,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -19,13 +19,12 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::body;
 use crate::describe::{Absent, Conflict, Invalid, Malformed, TooLarge, Unavailable, Unsupported};
+use crate::members::Members;
 use crate::models::TaskTypeView;
 use crate::path::Path;
 use crate::problem::{Fields, Problem};
-use crate::sent::{Media, malformed, short, text};
+use crate::sent::Media;
 
-/// Most characters of a reason.
-const MAX_REASON_CHARS: usize = 500;
 const MAX_NAME_CHARS: usize = 64;
 /// Most versions of one request; the registry's own limit is lower and says why.
 const MAX_VERSIONS: usize = 64;
@@ -141,7 +140,7 @@ async fn change(app: &App, kind: Kind, task_type: String, request: Request) -> R
     if media != Media::Json {
         return Err(media.refuse("application/json"));
     }
-    let mut fields = Sent::read(&held.bytes)?;
+    let mut fields = Members::read(&held.bytes)?;
     let reason = fields.reason();
     let at = fields.position();
     let force = fields.force();
@@ -165,41 +164,7 @@ async fn change(app: &App, kind: Kind, task_type: String, request: Request) -> R
     }))
 }
 
-/// The body's members, taken out one by one.
-struct Sent {
-    members: Map<String, Value>,
-    faults: Fields,
-}
-
-impl Sent {
-    fn read(bytes: &[u8]) -> Result<Self, Problem> {
-        let text = text(bytes)?;
-        let members = if text.trim().is_empty() {
-            Map::new()
-        } else {
-            serde_json::from_str(text).map_err(|error| malformed(&format!("the body is no JSON object: {error}")))?
-        };
-        Ok(Self { members, faults: Fields::default() })
-    }
-
-    /// `null` counts as absent.
-    fn take(&mut self, name: &str) -> Option<Value> {
-        self.members.remove(name).filter(|value| !value.is_null())
-    }
-
-    fn reason(&mut self) -> Option<String> {
-        match self.take("reason")? {
-            Value::String(reason) if reason.chars().count() <= MAX_REASON_CHARS && !reason.contains('\0') => {
-                Some(reason)
-            }
-            _ => {
-                let what = format!("must be a string of {MAX_REASON_CHARS} characters at most, without NUL");
-                self.faults.add("reason", what);
-                None
-            }
-        }
-    }
-
+impl Members {
     fn position(&mut self) -> Option<u64> {
         let value = self.take("position")?;
         let position = value.as_u64();
@@ -279,13 +244,6 @@ impl Sent {
             }
             Kind::retire => Command::Retire { task_type, version: self.required_version() },
         }
-    }
-
-    fn finish(mut self, command: Command) -> Result<Command, Problem> {
-        for name in self.members.keys() {
-            self.faults.add(short(name), "is not a field of this request");
-        }
-        if self.faults.is_empty() { Ok(command) } else { Err(Problem::invalid(self.faults)) }
     }
 }
 

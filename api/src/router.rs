@@ -59,9 +59,14 @@ fn outside() -> OpenApiRouter<Arc<App>> {
         .merge(health::routes())
 }
 
-/// The former model server's paths, and what changes which version answers: nothing tells callers apart yet.
+/// The former model server's paths, what changes which version answers, and what concerns many dead letters or takes one
+/// away: nothing tells callers apart yet.
 fn inside() -> OpenApiRouter<Arc<App>> {
-    let routes = OpenApiRouter::new().merge(analyze::routes()).merge(result::inside_routes()).merge(rollout::routes());
+    let routes = OpenApiRouter::new()
+        .merge(analyze::routes())
+        .merge(result::inside_routes())
+        .merge(rollout::routes())
+        .merge(dead_letters::inside_routes());
     routes.route_layer(middleware::from_fn(visitors::of_this_origin))
 }
 

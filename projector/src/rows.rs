@@ -378,6 +378,11 @@ enum Facts<'e> {
     },
     Redriven {
         as_task: TaskId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'e str>,
+    },
+    Purged {
+        reason: &'e str,
     },
     Nothing {},
 }
@@ -451,7 +456,13 @@ fn say(event: &Event) -> (String, Facts<'_>) {
         ),
         Change::Cancelled(it) => ("cancelled".to_owned(), Facts::Cancelled { reason: &it.reason }),
         Change::DeadLettered(it) => ("put on the dead-letter list".to_owned(), Facts::DeadLettered { code: &it.code }),
-        Change::Redriven(it) => (format!("repeated as {}", it.as_task), Facts::Redriven { as_task: it.as_task }),
+        Change::Redriven(it) => (
+            format!("repeated as {}", it.as_task),
+            Facts::Redriven { as_task: it.as_task, reason: it.reason.as_deref() },
+        ),
+        Change::Purged(it) => {
+            ("taken off the dead-letter list for good".to_owned(), Facts::Purged { reason: &it.reason })
+        }
         Change::Shadowed(it) => (
             format!("shadowed by {}: {}", it.model_version, if it.agrees { "agrees" } else { "differs" }),
             Facts::Shadowed {

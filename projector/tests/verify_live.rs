@@ -49,7 +49,7 @@ impl Stage {
             due_us: 1_700_000_000_000_000,
         });
         let dead = Change::DeadLettered(DeadLettered { code: "bad_input".to_owned() });
-        let redriven = Change::Redriven(Redriven { as_task: TaskId::new() });
+        let redriven = Change::Redriven(Redriven { as_task: TaskId::new(), reason: None });
         let cancelled = Change::Cancelled(insightforge_schema::event::Cancelled {
             reason: "not\u{0}\u{1} needed 'x' \\".to_owned(),
         });

@@ -22,7 +22,7 @@ use crate::id::{Position, TaskId};
 pub const ENCODING: u8 = 1;
 
 /// The types of event this release writes.
-pub const EVENT_TYPES: [&str; 10] = [
+pub const EVENT_TYPES: [&str; 11] = [
     "submitted",
     "processing",
     "completed",
@@ -31,6 +31,7 @@ pub const EVENT_TYPES: [&str; 10] = [
     "cancelled",
     "dead_lettered",
     "redriven",
+    "purged",
     "batch_received",
     "shadowed",
 ];
@@ -82,6 +83,7 @@ pub enum Change {
     Cancelled(Cancelled),
     DeadLettered(DeadLettered),
     Redriven(Redriven),
+    Purged(Purged),
     BatchReceived(BatchReceived),
     Shadowed(Shadowed),
     /// An entry this release cannot read: a later release's type, or broken bytes. A value, so that no reader stops.
@@ -210,6 +212,15 @@ pub struct DeadLettered {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redriven {
     pub as_task: TaskId,
+    /// Why, when whoever did it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The task was taken off the dead-letter list and is not repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    pub reason: String,
 }
 
 /// A batch upload ended. Its event's `task` field is the batch's id.
@@ -286,6 +297,7 @@ impl Change {
             Self::Cancelled(_) => "cancelled",
             Self::DeadLettered(_) => "dead_lettered",
             Self::Redriven(_) => "redriven",
+            Self::Purged(_) => "purged",
             Self::BatchReceived(_) => "batch_received",
             Self::Shadowed(_) => "shadowed",
             Self::Unknown(unknown) => &unknown.event_type,
@@ -324,6 +336,7 @@ impl Change {
             Self::Cancelled(it) => json!(it),
             Self::DeadLettered(it) => json!(it),
             Self::Redriven(it) => json!(it),
+            Self::Purged(it) => json!(it),
             Self::BatchReceived(it) => json!(it),
             Self::Shadowed(it) => json!({
                 "task_type": it.task_type,
@@ -363,6 +376,7 @@ pub fn encode(meta: &Meta, change: &Change) -> Vec<u8> {
         Change::Cancelled(body) => envelope::pack(ENCODING, meta, body),
         Change::DeadLettered(body) => envelope::pack(ENCODING, meta, body),
         Change::Redriven(body) => envelope::pack(ENCODING, meta, body),
+        Change::Purged(body) => envelope::pack(ENCODING, meta, body),
         Change::BatchReceived(body) => envelope::pack(ENCODING, meta, body),
         Change::Shadowed(body) => envelope::pack(ENCODING, meta, body),
         Change::Unknown(unknown) => unreachable!("{} is read, never written", unknown.event_type),
@@ -385,6 +399,7 @@ pub fn decode(event_type: &str, bytes: &[u8]) -> (Meta, Change) {
         "cancelled" => unpack(bytes, Change::Cancelled),
         "dead_lettered" => unpack(bytes, Change::DeadLettered),
         "redriven" => unpack(bytes, Change::Redriven),
+        "purged" => unpack(bytes, Change::Purged),
         "batch_received" => unpack(bytes, Change::BatchReceived),
         "shadowed" => unpack(bytes, Change::Shadowed),
         _ => Err("this release knows no such event type".to_owned()),

@@ -18,7 +18,7 @@ use crate::id::{Partition, TaskId};
 /// | [`Keys::record`] | hash | the live task; expires after its end |
 /// | [`Keys::delayed`] | sorted set | tasks waiting for their next attempt, by due time |
 /// | [`Keys::expiring`] | sorted set | waiting tasks that have a deadline, by it; leaves with the start or the end |
-/// | [`Keys::dead`] | sorted set | dead letters, by time of death; leaves by a re-drive only |
+/// | [`Keys::dead`] | sorted set | dead letters, by time of death; leaves by a re-drive or a purge |
 /// | [`Keys::idempotency`] | string | a caller's key: fingerprint and task, 24 h |
 /// | [`Keys::batch`] | hash | a batch upload's summary until the tables have it |
 /// | [`Keys::lease`] | string | which process does a janitor's round; an optimisation, not a promise |

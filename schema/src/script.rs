@@ -42,6 +42,7 @@ scripts! {
     MOVE = "move.lua",
     CANCEL = "cancel.lua",
     REDRIVE = "redrive.lua",
+    PURGE = "purge.lua",
     BATCH = "batch.lua",
     BEAT = "beat.lua",
     PRUNE = "prune.lua",
@@ -561,6 +562,30 @@ pub async fn redrive(
     ];
     let reply: Vec<Value> = link.eval(&REDRIVE, &names, &args).await?;
     read_submission(&reply)
+}
+
+/// A dead letter to take off its list.
+#[derive(Debug, Clone)]
+pub struct Purge {
+    pub task: TaskId,
+    /// Number of its `submitted` event.
+    pub first: u64,
+    /// The encoded `purged` event.
+    pub event: Vec<u8>,
+}
+
+/// Takes dead letters of one partition off their list; says for each whether it was on it.
+///
+/// # Errors
+/// See [`LinkError`].
+pub async fn purge(link: &Link, keys: &Keys, partition: Partition, letters: &[Purge]) -> Result<Vec<bool>, LinkError> {
+    let names = [keys.journal(partition), keys.dead(partition)];
+    let mut args = Vec::with_capacity(3 * letters.len());
+    for letter in letters {
+        args.extend([word(letter.task.to_string()), number(letter.first), bytes(&letter.event)]);
+    }
+    let replies: Vec<i64> = link.eval(&PURGE, &names, &args).await?;
+    Ok(replies.into_iter().map(|purged| purged == 1).collect())
 }
 
 /// Closes a batch upload: one `batch_received` event. `event` is its encoding.

@@ -11,6 +11,8 @@
 //!                  └───────── cancelled ───────┴───────────► cancelled ■ ──► redriven
 //! ```
 //!
+//! A dead letter may also be `purged`: it leaves the list, and the task stays failed.
+//!
 //! A pending task whose deadline has passed is `failed` with the code `expired`, and is no dead letter.
 //!
 //! A completed task may be `shadowed` afterwards, any number of times: noted, and nothing else changes.
@@ -161,6 +163,7 @@ pub fn apply(task: Option<Task>, event: &Event) -> Result<Task, IllegalEvent> {
             task.dead_lettered = false;
             task.redriven_as = Some(redriven.as_task);
         }
+        (Change::Purged(_), Status::Failed) => task.dead_lettered = false,
         (Change::Shadowed(_), Status::Completed) => {
             task.last_n = event.position.n;
             return Ok(task);

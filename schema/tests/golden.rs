@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use insightforge_schema::event::{
-    BatchLine, BatchReceived, Cancelled, Change, Completed, DeadLettered, ENCODING, Failed, Meta, Processing, Redriven,
-    RetryScheduled, Route, ShadowError, Shadowed, Submitted, Webhook, decode, encode,
+    BatchLine, BatchReceived, Cancelled, Change, Completed, DeadLettered, ENCODING, Failed, Meta, Processing, Purged,
+    Redriven, RetryScheduled, Route, ShadowError, Shadowed, Submitted, Webhook, decode, encode,
 };
 
 fn meta() -> Meta {
@@ -70,7 +70,9 @@ fn changes() -> Vec<(&'static str, Change)> {
         ),
         ("cancelled", Change::Cancelled(Cancelled { reason: "asked by the caller".to_owned() })),
         ("dead_lettered", Change::DeadLettered(DeadLettered { code: "bad_input".to_owned() })),
-        ("redriven", Change::Redriven(Redriven { as_task: "0190a6f0-0000-7000-8000-000000000002".parse().unwrap() })),
+        ("redriven", Change::Redriven(redriven(None))),
+        ("redriven-reasoned", Change::Redriven(redriven(Some("the model is mended")))),
+        ("purged", Change::Purged(Purged { reason: "of no use any more".to_owned() })),
         ("batch_received", Change::BatchReceived(BatchReceived { accepted: 998, rejected: 2 })),
         (
             "completed-routed",
@@ -101,6 +103,11 @@ fn changes() -> Vec<(&'static str, Change)> {
         ),
         ("shadowed-failed", Change::Shadowed(shadowed(None, Some(("timeout", "no answer in 2000 ms"))))),
     ]
+}
+
+fn redriven(reason: Option<&str>) -> Redriven {
+    let as_task = "0190a6f0-0000-7000-8000-000000000002".parse().unwrap();
+    Redriven { as_task, reason: reason.map(str::to_owned) }
 }
 
 fn route() -> Route {

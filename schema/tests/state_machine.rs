@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use insightforge_schema::event::{
-    BatchReceived, Cancelled, Change, Completed, DeadLettered, EVENT_TYPES, Event, Failed, Meta, Processing, Redriven,
-    RetryScheduled, Shadowed, Submitted,
+    BatchReceived, Cancelled, Change, Completed, DeadLettered, EVENT_TYPES, Event, Failed, Meta, Processing, Purged,
+    Redriven, RetryScheduled, Shadowed, Submitted,
 };
 use insightforge_schema::id::{Partition, Position, TaskId};
 use insightforge_schema::task::{IllegalEvent, Status, Task, apply};
@@ -57,7 +57,8 @@ fn change(event_type: &str) -> Change {
         }
         "cancelled" => Change::Cancelled(Cancelled { reason: word() }),
         "dead_lettered" => Change::DeadLettered(DeadLettered { code: word() }),
-        "redriven" => Change::Redriven(Redriven { as_task: TaskId::new() }),
+        "redriven" => Change::Redriven(Redriven { as_task: TaskId::new(), reason: None }),
+        "purged" => Change::Purged(Purged { reason: word() }),
         "batch_received" => Change::BatchReceived(BatchReceived { accepted: 1, rejected: 0 }),
         "shadowed" => Change::Shadowed(Shadowed {
             task_type: word(),
@@ -108,6 +109,7 @@ fn every_event_in_every_status_leads_where_the_diagram_says() {
         (Completed, "shadowed", Completed),
         (Failed, "dead_lettered", Failed),
         (Failed, "redriven", Failed),
+        (Failed, "purged", Failed),
         (Cancelled, "redriven", Cancelled),
     ];
     for status in Status::ALL {

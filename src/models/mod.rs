@@ -186,7 +186,7 @@ async fn last_entries(
 }
 
 /// `<user>@<host>`, as far as it is known.
-fn login() -> String {
+pub(crate) fn login() -> String {
     let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let user = if user.is_empty() { "unknown" } else { user.as_str() };

@@ -71,7 +71,11 @@ fn describe(event: &Event) -> String {
         }
         Change::Cancelled(it) => format!("by {actor}: {}", cut(&it.reason)),
         Change::DeadLettered(it) => it.code.clone(),
-        Change::Redriven(it) => format!("by {actor}, as {}", it.as_task),
+        Change::Redriven(it) => {
+            let reason = it.reason.as_deref().map(|reason| format!(": {}", cut(reason))).unwrap_or_default();
+            format!("by {actor}, as {}{reason}", it.as_task)
+        }
+        Change::Purged(it) => format!("by {actor}: {}", cut(&it.reason)),
         Change::BatchReceived(it) => format!("{} accepted, {} rejected", it.accepted, it.rejected),
         Change::Shadowed(it) => {
             let outcome = it.result.as_deref().map(cut).or_else(|| it.error.as_ref().map(|error| error.code.clone()));

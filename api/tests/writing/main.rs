@@ -5,6 +5,7 @@
 mod after;
 mod analyze;
 mod batch;
+mod dead_letters;
 mod door;
 mod expiry;
 mod idempotency;
