@@ -399,31 +399,37 @@ async fn shadows_are_asked_after_the_answer_and_stand_beside_it() {
 async fn shadows_are_held_back_while_many_tasks_are_in_flight_and_noted_together_afterwards() {
     let stage = Stage::new();
     stage.put_model("acting", "v2", "");
-    let config = Config { max_in_flight: 8, ..Stage::config("w1") };
-    let mut hand = stage.worker_with(config).await;
+    let mut hand = stage.worker("w1").await;
     stage.command(shadow(&["v2"])).await;
     hand.follow().await;
     for _ in 0..3 {
         stage.submit_as("stable", None, "ok").await;
     }
-    let taken = hand.take().await;
+    let mut taken = hand.take().await;
     assert_eq!(hand.worker.in_flight(), 3);
     assert!(!tasks_wait(&hand.worker), "some are always in flight");
-    for _ in 0..3 {
+    for _ in 3..40 {
         stage.submit_as("stable", None, "ok").await;
     }
-    let more = hand.take().await;
-    assert!(tasks_wait(&hand.worker), "{} of 8 places are taken", hand.worker.in_flight());
-    for batch in taken.into_iter().chain(more) {
+    // A read leaves room for the other lanes.
+    while hand.worker.in_flight() < 32 {
+        taken.extend(hand.take().await);
+    }
+    assert!(tasks_wait(&hand.worker), "{} of 64 places are taken", hand.worker.in_flight());
+    for batch in taken {
         insightforge_analyzer::process::process(&hand.worker, batch).await;
     }
+    work_all(&mut hand).await;
     assert!(!tasks_wait(&hand.worker));
-    assert_eq!(hand.shadow().await, 6);
+    assert_eq!(hand.shadow().await, 40);
+    let mut batches = Vec::new();
     for event in stage.journal().await {
         if let Change::Shadowed(shadowed) = event.change {
-            assert_eq!(shadowed.batch_size, 6);
+            batches.push(shadowed.batch_size);
         }
     }
+    let expected: Vec<u32> = [[16; 16], [16; 16]].concat().into_iter().chain([8; 8]).collect();
+    assert_eq!(batches, expected);
 }
 
 #[tokio::test]
