@@ -1,6 +1,8 @@
 //! `insightforge doctor`: what is weaker than shipped, and the remedy. The roles log the same findings at their start.
 
+mod clocks;
 mod routes;
+mod stuck;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -23,10 +25,13 @@ pub(crate) struct Args {
     redis: RedisArgs,
     #[command(flatten)]
     database: DatabaseArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// One thing looked at.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Finding {
     pub(crate) level: Level,
     pub(crate) what: String,
@@ -34,7 +39,8 @@ pub(crate) struct Finding {
     pub(crate) remedy: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Level {
     Good,
     /// It works, and promises less.
@@ -49,18 +55,26 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut findings = check_redis(&link).await;
     let database = check_database(&pool).await;
     let database_answers = database.iter().all(|finding| finding.level != Level::Broken);
+    findings.extend(clocks::redis(&link).await);
     findings.extend(database);
+    if database_answers {
+        findings.extend(clocks::database(&pool).await);
+    }
     match args.redis.recorded_partitions(&link).await {
         Ok(count) => {
             findings.push(good(format!("{} partitions", count.get())));
-            findings.extend(check_analyzers(&link, &keys).await);
+            findings.extend(check_analyzers(&link, &keys, count).await);
             if database_answers {
                 findings.extend(check_projection(&link, &keys, &pool, count).await);
+                findings.extend(stuck::webhooks(&pool).await);
             }
         }
         Err(error) => findings.push(broken(format!("{error:#}"), "insightforge migrate")),
     }
-    for finding in &findings {
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    }
+    for finding in findings.iter().filter(|_| !args.json) {
         let mark = match finding.level {
             Level::Good => "ok    ",
             Level::Weak => "weak  ",
@@ -190,8 +204,8 @@ fn judge_packet(bytes: i64) -> Finding {
     good(format!("max_allowed_packet {bytes}"))
 }
 
-/// Is there an analyzer for every lane that has waiting tasks?
-async fn check_analyzers(link: &Link, keys: &Keys) -> Vec<Finding> {
+/// Is there an analyzer for every model and every lane that has waiting tasks, and does everything go on?
+async fn check_analyzers(link: &Link, keys: &Keys, partitions: PartitionCount) -> Vec<Finding> {
     let (workers, models) = match (catalogue::workers(link, keys).await, catalogue::models(link, keys).await) {
         (Ok(workers), Ok(models)) => (workers, models),
         (Err(error), _) | (_, Err(error)) => return vec![broken(error.to_string(), "")],
@@ -208,7 +222,8 @@ async fn check_analyzers(link: &Link, keys: &Keys) -> Vec<Finding> {
             }
         })
         .collect::<Vec<_>>();
-    served.into_iter().chain(routes::check(link, keys, &workers).await).collect()
+    let routes = routes::check(link, keys, &workers).await;
+    served.into_iter().chain(routes).chain(stuck::tasks(link, keys, partitions, &workers).await).collect()
 }
 
 /// How far the tables are behind, and whether anything could not be folded.

@@ -1,0 +1,285 @@
+//! Tasks that do not go on: on lanes that nobody serves, held by analyzers that are gone, due and not brought back, out of
+//! time and not ended; and announcements that are overdue. Every look is bounded: what it finds is counted up to a number.
+
+use std::collections::BTreeMap;
+
+use insightforge_schema::catalogue::Worker;
+use insightforge_schema::event::now_us;
+use insightforge_schema::id::{Partition, PartitionCount};
+use insightforge_schema::keys::{Keys, Lane};
+use insightforge_schema::link::{Link, LinkError};
+use redis::Value;
+use sqlx::MySqlPool;
+
+use super::{Finding, broken, good, weak};
+
+/// What janitors do within a second or so is late after this, in milliseconds.
+const LATE_MS: i64 = 10_000;
+/// Silent entries counted a lane and partition.
+const COUNTED: usize = 100;
+/// The lease when no analyzer says which; the shipped one.
+const LEASE_MS: u64 = 15_000;
+/// A webhook is late after this, in seconds; and so many are counted.
+const OVERDUE_S: u32 = 60;
+const OVERDUE_MOST: i64 = 1_000;
+
+/// One lane, all partitions together.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Load {
+    waiting: u64,
+    /// Held by somebody silent for longer than two leases.
+    silent: u64,
+    /// Partitions that hold tasks and have no consumer group.
+    groups_missing: u64,
+}
+
+/// Looks at the lanes and the sorted sets of every partition.
+pub(super) async fn tasks(link: &Link, keys: &Keys, partitions: PartitionCount, workers: &[Worker]) -> Vec<Finding> {
+    let lease_ms = workers.iter().filter_map(|worker| worker.limits).map(|limits| limits.lease_ms).max();
+    match look(link, keys, partitions, lease_ms.unwrap_or(LEASE_MS)).await {
+        Ok((lanes, late)) => lanes.iter().flat_map(|(lane, load)| judge(lane, load, workers)).chain(late).collect(),
+        Err(error) => vec![broken(error.to_string(), "start Redis, or correct REDIS_URL")],
+    }
+}
+
+async fn look(
+    link: &Link,
+    keys: &Keys,
+    partitions: PartitionCount,
+    lease_ms: u64,
+) -> Result<(BTreeMap<String, Load>, Vec<Finding>), LinkError> {
+    let mut lanes: BTreeMap<String, Load> = BTreeMap::new();
+    let (mut retries, mut deadlines, mut letters) = (0, 0, 0);
+    let late = now_us() / 1_000 - LATE_MS;
+    for partition in partitions.iter() {
+        let names: Vec<String> = link.query(redis::cmd("SMEMBERS").arg(keys.lanes(partition))).await?;
+        for name in names {
+            let Some(lane) = Lane::parse(&name) else { continue };
+            add(link, keys, partition, &lane, lease_ms, lanes.entry(name).or_default()).await?;
+        }
+        retries += count_before(link, keys.delayed(partition), late).await?;
+        deadlines += count_before(link, keys.expiring(partition), late).await?;
+        letters += link.query::<u64>(redis::cmd("ZCARD").arg(keys.dead(partition))).await?;
+    }
+    let mut findings = Vec::new();
+    if retries > 0 {
+        findings.push(weak(
+            format!("{retries} retries are due and not back on their lanes"),
+            "start `insightforge analyzer`: every analyzer brings them back",
+        ));
+    }
+    if deadlines > 0 {
+        findings.push(weak(
+            format!("{deadlines} waiting tasks are out of time and not ended"),
+            "start `insightforge api`: it ends them",
+        ));
+    }
+    findings.push(good(match letters {
+        0 => "no dead letters".to_owned(),
+        letters => format!("{letters} dead letters; see `insightforge dead-letters list`"),
+    }));
+    Ok((lanes, findings))
+}
+
+async fn add(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    lane: &Lane,
+    lease_ms: u64,
+    load: &mut Load,
+) -> Result<(), LinkError> {
+    let key = keys.lane(partition, lane);
+    let length: u64 = link.query(redis::cmd("XLEN").arg(&key)).await?;
+    let mut pending = redis::cmd("XPENDING");
+    pending.arg(&key).arg(lane.group());
+    let held: u64 = match link.query::<Vec<Value>>(&pending).await {
+        Ok(summary) => match summary.first() {
+            Some(Value::Int(held)) => u64::try_from(*held).unwrap_or(0),
+            _ => 0,
+        },
+        Err(LinkError::Refused(text)) if text.contains("NOGROUP") => {
+            load.groups_missing += u64::from(length > 0);
+            load.waiting += length;
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    load.waiting += length.saturating_sub(held);
+    if held > 0 {
+        let mut silent = redis::cmd("XPENDING");
+        silent.arg(&key).arg(lane.group()).arg("IDLE").arg(2 * lease_ms).arg("-").arg("+").arg(COUNTED);
+        load.silent += link.query::<Vec<Value>>(&silent).await?.len() as u64;
+    }
+    Ok(())
+}
+
+async fn count_before(link: &Link, key: String, ms: i64) -> Result<u64, LinkError> {
+    link.query(redis::cmd("ZCOUNT").arg(key).arg("-inf").arg(ms)).await
+}
+
+fn judge(name: &str, load: &Load, workers: &[Worker]) -> Vec<Finding> {
+    let anybody = Lane::parse(name).is_some_and(|lane| lane == Lane::unroutable());
+    let served = workers.iter().any(|worker| anybody || worker.lanes.iter().any(|lane| lane == name));
+    let mut findings = Vec::new();
+    if load.silent > 0 {
+        findings.push(weak(
+            format!("{name}: {} tasks are held by analyzers that have been silent for two leases", load.silent),
+            "start `insightforge analyzer`: every analyzer takes over from those that are gone",
+        ));
+    }
+    match (load.waiting, served) {
+        (0, _) => {}
+        (waiting, true) if load.groups_missing > 0 => findings.push(weak(
+            format!(
+                "{name}: {waiting} tasks wait, and their consumer group is gone in {} partitions",
+                load.groups_missing
+            ),
+            "analyzers make it anew by themselves within seconds; if not, restart them",
+        )),
+        (_, true) => {}
+        (waiting, false) => findings.push(weak(
+            format!("{name}: {waiting} tasks wait and no analyzer takes from it"),
+            "start an analyzer that has it; `insightforge why <task>` says what is missing",
+        )),
+    }
+    findings
+}
+
+/// Announcements that should have been sent.
+pub(super) async fn webhooks(pool: &MySqlPool) -> Vec<Finding> {
+    let overdue: Result<i64, _> = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM (SELECT 1 FROM webhook_outbox
+            WHERE state IN (0, 1) AND due_at < UTC_TIMESTAMP(6) - INTERVAL ? SECOND LIMIT ?) overdue",
+    )
+    .bind(OVERDUE_S)
+    .bind(OVERDUE_MOST)
+    .fetch_one(pool)
+    .await;
+    match overdue {
+        Ok(0) => vec![good("no webhook is overdue".to_owned())],
+        Ok(count) => {
+            let at_least = if count == OVERDUE_MOST { "at least " } else { "" };
+            vec![weak(
+                format!("{at_least}{count} webhooks should have been sent more than {OVERDUE_S} s ago"),
+                "is `insightforge projector` running, and are its receivers answering? GET /api/webhooks/deliveries tells",
+            )]
+        }
+        Err(error) => vec![broken(error.to_string(), "insightforge migrate")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use insightforge_schema::catalogue::Limits;
+    use insightforge_schema::id::TaskId;
+
+    use super::*;
+    use crate::doctor::Level;
+
+    fn worker(lanes: &[&str]) -> Worker {
+        Worker {
+            name: "w".to_owned(),
+            lanes: lanes.iter().map(|lane| (*lane).to_owned()).collect(),
+            in_flight: 0,
+            started_ms: 0,
+            last_read_ms: 0,
+            seen_ms: 0,
+            infer_addr: None,
+            limits: Some(Limits { lease_ms: 0, max_attempts: 3, task_timeout_ms: 1 }),
+        }
+    }
+
+    #[test]
+    fn a_lane_is_stuck_when_nobody_serves_it_or_its_holders_are_gone() {
+        let load = |waiting, silent, groups_missing| Load { waiting, silent, groups_missing };
+        for (load, lanes, parts) in [
+            (load(5, 0, 0), &["acting:v1"][..], vec![]),
+            (load(0, 0, 0), &[], vec![]),
+            (load(5, 0, 0), &[], vec!["5 tasks wait and no analyzer"]),
+            (load(5, 0, 2), &["acting:v1"], vec!["group is gone in 2 partitions"]),
+            (load(0, 3, 0), &["acting:v1"], vec!["3 tasks are held"]),
+            (load(1, 3, 0), &["acting:v2"], vec!["3 tasks are held", "1 tasks wait and no analyzer"]),
+        ] {
+            let found = judge("acting:v1", &load, &[worker(lanes)]);
+            assert_eq!(found.len(), parts.len(), "{found:?}");
+            assert!(found.iter().zip(parts).all(|(finding, part)| finding.what.contains(part)), "{found:?}");
+            assert!(found.iter().all(|finding| finding.level == Level::Weak && !finding.remedy.is_empty()));
+        }
+        assert!(judge("unroutable:any", &load(5, 0, 0), &[worker(&[])]).is_empty(), "every analyzer takes from it");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_go_on_is_found_on_a_real_redis() {
+        let url = std::env::var("INSIGHTFORGE_TEST_REDIS_URL").expect("INSIGHTFORGE_TEST_REDIS_URL names a server");
+        let link = Link::new(&url, Duration::from_secs(10)).unwrap();
+        let keys = Keys::new(&format!("t{}", uuid::Uuid::new_v4().simple()));
+        let (partition, lane) = (Partition(1), Lane::new("acting", "v1"));
+        let two = PartitionCount::new(2).unwrap();
+        let found = async |workers: &[Worker]| {
+            let found = tasks(&link, &keys, two, workers).await;
+            found.into_iter().map(|finding| finding.what).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(found(&[]).await, "no dead letters");
+
+        let key = keys.lane(partition, &lane);
+        let _: i64 = link.query(redis::cmd("SADD").arg(keys.lanes(partition)).arg(lane.to_string())).await.unwrap();
+        for _ in 0..2 {
+            let _: String = link.query(redis::cmd("XADD").arg(&key).arg("*").arg("i").arg("x")).await.unwrap();
+        }
+        assert!(found(&[]).await.contains("acting:v1: 2 tasks wait and no analyzer takes from it"));
+        assert!(found(&[worker(&["acting:v1"])]).await.contains("consumer group is gone in 1 partitions"));
+
+        let _: Value = link.query(redis::cmd("XGROUP").arg("CREATE").arg(&key).arg("acting").arg("0")).await.unwrap();
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP").arg("acting").arg("gone").arg("COUNT").arg(1).arg("STREAMS").arg(&key).arg(">");
+        let _: Value = link.query(&read).await.unwrap();
+        for key in [keys.delayed(partition), keys.expiring(partition), keys.dead(partition)] {
+            let mut place = redis::cmd("ZADD");
+            place.arg(key).arg(1).arg(TaskId::new().to_string());
+            let _: i64 = link.query(&place).await.unwrap();
+        }
+        let all = found(&[worker(&["acting:v1"])]).await;
+        for part in
+            ["1 tasks are held by analyzers", "1 retries are due", "1 waiting tasks are out of time", "1 dead letters"]
+        {
+            assert!(all.contains(part), "{part}: {all}");
+        }
+        assert!(!all.contains("tasks wait"), "one waits, and it is served: {all}");
+    }
+
+    #[tokio::test]
+    async fn announcements_that_are_overdue_are_counted_on_both_servers() {
+        for variable in ["INSIGHTFORGE_TEST_MARIADB_URL", "INSIGHTFORGE_TEST_MYSQL_URL"] {
+            let url = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} must name a server"));
+            let server = insightforge_schema::tables::pool(&url, 1).unwrap();
+            let database = format!("t_{}", uuid::Uuid::new_v4().simple());
+            let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {database}"));
+            sqlx::query(create).execute(&server).await.unwrap();
+            let pool =
+                insightforge_schema::tables::pool(&format!("{}/{database}", url.trim_end_matches('/')), 2).unwrap();
+            assert_eq!(webhooks(&pool).await[0].level, Level::Broken, "no tables yet");
+            insightforge_schema::tables::migrate(&pool).await.unwrap();
+            assert_eq!(webhooks(&pool).await[0].what, "no webhook is overdue");
+            for (id, state, late_s) in [(1, 0, 90), (2, 1, 90), (3, 0, 5), (4, 2, 90), (5, 3, 90)] {
+                sqlx::query(
+                    "INSERT INTO webhook_outbox
+                        (id, endpoint, analysis_task_id, body, state, due_at, attempts, created_at)
+                    VALUES (?, 'e', 1, '', ?, UTC_TIMESTAMP(6) - INTERVAL ? SECOND, 0, UTC_TIMESTAMP(6))",
+                )
+                .bind(id)
+                .bind(state)
+                .bind(late_s)
+                .execute(&pool)
+                .await
+                .unwrap();
+            }
+            let found = webhooks(&pool).await;
+            assert!(found[0].what.starts_with("2 webhooks should have been sent"), "{found:?}");
+            pool.close().await;
+            sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {database}"))).execute(&server).await.unwrap();
+        }
+    }
+}
