@@ -9,7 +9,8 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     cargo build --release --locked --bin insightforge \
-    && cp target/release/insightforge /insightforge
+    && cp target/release/insightforge /insightforge \
+    && mkdir /archive
 
 # glibc, CA certificates, time zones and nothing else: no shell, no package manager, user 65532.
 FROM gcr.io/distroless/cc-debian12:nonroot
@@ -17,6 +18,8 @@ LABEL org.opencontainers.image.title="InsightForge" \
       org.opencontainers.image.description="Event-sourced analysis platform: durable intake, exactly one outcome a task, signed webhooks, replay" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /insightforge /usr/local/bin/insightforge
+# Where a volume for the journal's archive can be mounted: it takes the owner from here.
+COPY --chown=65532:65532 --from=build /archive /archive
 USER 65532:65532
 # The binary is process 1 and handles the signal itself: it stops taking, ends or hands back, and exits within 10 s.
 STOPSIGNAL SIGTERM

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use insightforge_archive::{Archive, Journal};
 use insightforge_schema::id::PartitionCount;
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
@@ -99,6 +100,36 @@ fn key_prefix(text: &str) -> Result<String, String> {
     let fine =
         !text.is_empty() && text.len() <= 32 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     if fine { Ok(text.to_owned()) } else { Err("1 to 32 letters, digits, `-`, `_` or `.`".to_owned()) }
+}
+
+/// The variables whose values object stores are opened with, by the names that `object_store` gives them.
+const OBJECT_STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+
+/// Where the journal goes beyond Redis.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ArchiveArgs {
+    /// The journal's archive: a folder, or s3://, gs://, az:// or file:// with bucket and prefix (credentials in AWS_…,
+    /// GOOGLE_… or AZURE_… variables). Empty: there is none, and nothing leaves Redis. The same value for every command
+    #[arg(long, env = "INSIGHTFORGE_ARCHIVE", default_value = "")]
+    archive: String,
+}
+
+impl ArchiveArgs {
+    pub(crate) fn archive(&self, redis: &RedisArgs) -> anyhow::Result<Option<Archive>> {
+        if self.archive.is_empty() {
+            return Ok(None);
+        }
+        let options = std::env::vars_os().filter_map(|(name, value)| {
+            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+            OBJECT_STORES.iter().any(|prefix| name.starts_with(prefix)).then(|| (name.to_ascii_lowercase(), value))
+        });
+        Archive::open(&self.archive, options, &redis.key_prefix).map(Some).context("INSIGHTFORGE_ARCHIVE")
+    }
+
+    /// The journal with all of its past.
+    pub(crate) fn journal(&self, redis: &RedisArgs, link: &Link) -> anyhow::Result<Journal> {
+        Ok(Journal { link: link.clone(), keys: redis.keys(), archive: self.archive(redis)? })
+    }
 }
 
 /// Where the tables are.

@@ -18,7 +18,7 @@ use insightforge_schema::id::TaskId;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{DatabaseArgs, RedisArgs, SealArgs};
+use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs, SealArgs};
 use crate::models::login;
 
 #[derive(clap::Args)]
@@ -29,6 +29,8 @@ pub(crate) struct Args {
     database: DatabaseArgs,
     #[command(flatten)]
     seal: SealArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -126,6 +128,7 @@ async fn open(args: &Args, stop: &CancellationToken) -> anyhow::Result<Arc<App>>
         keys: args.redis.keys(),
         pool: args.database.reading_pool(2)?,
         sealer: args.seal.sealer()?,
+        archive: args.archive.archive(&args.redis)?,
         models: insightforge_analyzer::card::built_in(),
     };
     Ok(App::new(config, deps, stop).await?)

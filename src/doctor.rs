@@ -3,6 +3,7 @@
 mod clocks;
 mod routes;
 mod stuck;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
 use sqlx::{MySqlPool, Row};
 
-use crate::config::{DatabaseArgs, RedisArgs};
+use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs};
 
 /// The shortest statement that the database must take, in bytes: MariaDB's default.
 const PACKET: i64 = 16 << 20;
@@ -25,6 +26,8 @@ pub(crate) struct Args {
     redis: RedisArgs,
     #[command(flatten)]
     database: DatabaseArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -64,9 +67,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(count) => {
             findings.push(good(format!("{} partitions", count.get())));
             findings.extend(check_analyzers(&link, &keys, count).await);
+            findings.push(match args.archive.journal(&args.redis, &link) {
+                Ok(journal) => upkeep::check_past(&journal, count).await,
+                Err(error) => broken(format!("{error:#}"), "correct INSIGHTFORGE_ARCHIVE"),
+            });
             if database_answers {
                 findings.extend(check_projection(&link, &keys, &pool, count).await);
                 findings.extend(stuck::webhooks(&pool).await);
+                findings.push(upkeep::check_comparison(&pool).await);
             }
         }
         Err(error) => findings.push(broken(format!("{error:#}"), "insightforge migrate")),

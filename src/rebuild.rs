@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use insightforge_projector::rebuild::{Config, Deps, Progress, Report, rebuild};
 
-use crate::config::{DatabaseArgs, RedisArgs};
+use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs};
 
 /// One fills, one compares, one fences, one renames, one watches.
 const DATABASE_CONNECTIONS: u32 = 8;
@@ -16,7 +16,7 @@ live ones, row counts and checksums at one position, and exchanged for them in o
 moment at the end; no webhook is sent or forgotten, and the outbox is not touched. The disk must hold the tables twice.
 
 A rebuild can be stopped or killed at any time: the live tables stay in service, and the next rebuild clears up. It
-refuses to run beside another one, without the journal's beginning, or when triggers or foreign keys of other tables would
+refuses to run beside another one, when the journal's beginning is neither in Redis nor in the archive, or when triggers or foreign keys of other tables would
 be lost. Statements that use the tables for longer than two seconds delay the exchange; it is tried again for about a
 minute and a half.
 
@@ -29,6 +29,8 @@ pub(crate) struct Args {
     redis: RedisArgs,
     #[command(flatten)]
     database: DatabaseArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
     /// Swap even if the fresh tables differ from the live ones. Without it differences are shown, the live tables stay,
     /// and the exit code is 1. Differences are what one rebuilds for after damage to the tables; after an upgrade they
     /// show events that only the new release can read
@@ -44,7 +46,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (link, keys) = (args.redis.link()?, args.redis.keys());
+    let link = args.redis.link()?;
+    let journal = args.archive.journal(&args.redis, &link)?;
     let partitions = args.redis.recorded_partitions(&link).await?;
     let pool = args.database.pool(DATABASE_CONNECTIONS)?;
     let config = Config {
@@ -54,7 +57,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         accept_differences: args.accept_differences,
         to_end: args.to_end,
     };
-    let report = rebuild(&config, &Deps { link, keys, pool }, |progress| eprintln!("{}", say(&progress))).await?;
+    let report = rebuild(&config, &Deps { journal, pool }, |progress| eprintln!("{}", say(&progress))).await?;
     print(&report);
     Ok(if report.swapped { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use insightforge_projector::verify::{Deps, Difference, verify, verify_sample};
 
-use crate::config::{DatabaseArgs, RedisArgs};
+use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs};
 
 const DATABASE_CONNECTIONS: u32 = 2;
 
@@ -14,16 +14,19 @@ pub(crate) struct Args {
     redis: RedisArgs,
     #[command(flatten)]
     database: DatabaseArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
     /// Look only at about so many tasks, chosen at random
     #[arg(long)]
     sample: Option<u64>,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (link, keys) = (args.redis.link()?, args.redis.keys());
+    let link = args.redis.link()?;
+    let journal = args.archive.journal(&args.redis, &link)?;
     let partitions = args.redis.recorded_partitions(&link).await?;
     let pool = args.database.pool(DATABASE_CONNECTIONS)?;
-    let deps = Deps { link, keys, pool, partitions };
+    let deps = Deps { journal, pool, partitions };
     let began = std::time::Instant::now();
     let report = match args.sample {
         Some(tasks) => verify_sample(&deps, tasks).await?,

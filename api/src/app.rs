@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use insightforge_archive::Journal;
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::{Link, LinkError};
 use insightforge_schema::seal::Sealer;
@@ -25,6 +26,8 @@ pub struct App {
     pub keys: Keys,
     pub pool: MySqlPool,
     pub sealer: Sealer,
+    /// The journal with all of its past.
+    pub(crate) journal: Journal,
     /// What may be asked for.
     pub(crate) models: KnownModels,
     /// The way into the journal.
@@ -50,7 +53,8 @@ impl App {
     /// # Errors
     /// See [`LinkError`].
     pub async fn new(config: Config, deps: Deps, shutdown: &CancellationToken) -> Result<Arc<Self>, LinkError> {
-        let Deps { link, keys, pool, sealer, models } = deps;
+        let Deps { link, keys, pool, sealer, archive, models } = deps;
+        let journal = Journal { link: link.clone(), keys: keys.clone(), archive };
         let models = KnownModels::load(&link, &keys, models, shutdown.clone()).await?;
         let tail = Tail::start(&link, &keys, config.partitions, shutdown);
         let backlog = Backlog::start(&link, &keys, config.partitions, config.max_backlog, shutdown);
@@ -63,6 +67,7 @@ impl App {
             keys,
             pool,
             sealer,
+            journal,
             models,
             submitter,
             budget: Budget::new(),

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
 use futures_util::future::try_join_all;
+use insightforge_archive::ReadError;
 use insightforge_schema::event::{Change, EVENT_TYPES, Event};
 use insightforge_schema::id::{Cursor, Partition, TaskId};
-use insightforge_schema::journal::{self, last_number};
+use insightforge_schema::journal::last_number;
 use insightforge_schema::link::LinkError;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -242,28 +242,23 @@ impl Run {
         if self.dry || !self.ahead.is_empty() {
             return Ok(());
         }
-        let from = self.read_to + 1;
-        let journal::Run { events, end } =
-            journal::run(&app.link, &app.keys, self.partition, from, READ_EVENTS, READ_BYTES).await?;
-        self.dry = end;
-        if let (Some(first), Some(last)) = (events.first(), events.last()) {
-            self.check_no_gap(first.position.n)?;
-            self.read_to = last.position.n;
-        }
-        self.ahead = events.into();
+        let run = match self.read(app).await {
+            // Who starts at 0 wants what there is.
+            Err(ReadError::Missing { .. }) if self.read_to == 0 => {
+                self.read_to = app.journal.begins(self.partition).await? - 1;
+                self.read(app).await
+            }
+            run => run,
+        };
+        let run = run?;
+        self.dry = run.end;
+        self.read_to = run.events.last().map_or(self.read_to, |last| last.position.n);
+        self.ahead = run.events.into();
         Ok(())
     }
 
-    /// Numbers have no gaps: a jump means that the journal was trimmed past the cursor. Who starts at 0 wants what there
-    /// is.
-    fn check_no_gap(&self, first: u64) -> Result<(), Problem> {
-        if self.read_to == 0 || first == self.read_to + 1 {
-            return Ok(());
-        }
-        let (from, to, partition) = (self.read_to + 1, first - 1, self.partition.0);
-        let detail =
-            format!("events {from} to {to} of partition {partition} have left the journal; start again at after=0");
-        Err(Problem::new(StatusCode::GONE, "trimmed", "No longer in the journal", detail))
+    async fn read(&self, app: &App) -> Result<insightforge_archive::Run, ReadError> {
+        app.journal.run(self.partition, self.read_to + 1, READ_EVENTS, READ_BYTES).await
     }
 }
 

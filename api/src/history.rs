@@ -1,7 +1,7 @@
-//! What happened to one task, event by event: also what is not folded into the tables yet, and what has left the journal.
+//! What happened to one task, event by event: also what is not folded into the tables yet, and what has left Redis.
 //!
 //! The tables know which events a task has, up to the checkpoint; behind it the journal is searched. What an event says is
-//! taken from the journal while it is there, else from its log row, which has no documents.
+//! taken from the journal or its archive, and where those do not have it, from its log row, which has no documents.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,10 +9,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use chrono::NaiveDateTime;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
+use insightforge_archive::ReadError;
 use insightforge_schema::id::{Partition, Position, TaskId, position_of_row, row_id};
-use insightforge_schema::journal::{self, range};
-use insightforge_schema::link::LinkError;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::FromRow;
@@ -36,6 +35,8 @@ const LIMIT_MOST: u32 = 500;
 /// How far behind the checkpoint one request searches, in events of the partition.
 const SEARCH_MOST: u64 = 10_000;
 const SEARCH_STEP: usize = 1_000;
+/// Events read at once, each by its number.
+const READS: usize = 32;
 /// One read of the search takes no more events beyond so many bytes.
 const SEARCH_BYTES: usize = 1 << 20;
 
@@ -140,10 +141,13 @@ impl Part {
         let more = numbers.len() > self.limit as usize;
         let page = &numbers[..numbers.len().min(self.limit as usize)];
         let from_tables = page.iter().filter(|n| found[*n].as_ref().is_none_or(|view| view.description.is_some()));
-        let asked = from_tables.map(|n| range(&app.link, &app.keys, partition, *n, Some(*n), 1));
-        let in_journal = try_join_all(asked).await.unwrap_or_default();
-        for event in in_journal.iter().flatten().filter(|event| event.task == begin.task) {
-            found.insert(event.position.n, Some(event.into()));
+        let from_tables: Vec<u64> = from_tables.copied().collect();
+        for numbers in from_tables.chunks(READS) {
+            let reads = numbers.iter().map(|&n| app.journal.range(partition, n, Some(n), 1));
+            // What cannot be read now is told by its log row.
+            for event in join_all(reads).await.into_iter().flatten().flatten().filter(|it| it.task == begin.task) {
+                found.insert(event.position.n, Some((&event).into()));
+            }
         }
         let events: Vec<EventView> = page.iter().filter_map(|n| found.remove(n).flatten()).collect();
         Ok(History { events, next: page.last().copied().filter(|_| more), complete })
@@ -157,10 +161,10 @@ async fn search(
     partition: Partition,
     from: u64,
     found: &mut BTreeMap<u64, Option<EventView>>,
-) -> Result<bool, LinkError> {
+) -> Result<bool, ReadError> {
     let mut next = from;
     while next < from + SEARCH_MOST {
-        let run = journal::run(&app.link, &app.keys, partition, next, SEARCH_STEP, SEARCH_BYTES).await?;
+        let run = app.journal.run(partition, next, SEARCH_STEP, SEARCH_BYTES).await?;
         for event in run.events.iter().filter(|event| event.task == task) {
             found.insert(event.position.n, Some(event.into()));
         }

@@ -85,6 +85,7 @@ mod wait;
 
 use std::net::SocketAddr;
 
+use insightforge_archive::Archive;
 use insightforge_schema::address::AddressPolicy;
 use insightforge_schema::catalogue::ModelCard;
 use insightforge_schema::id::PartitionCount;
@@ -125,6 +126,8 @@ pub struct Deps {
     pub keys: Keys,
     pub pool: MySqlPool,
     pub sealer: Sealer,
+    /// Where the journal's past is.
+    pub archive: Option<Archive>,
     /// Models known from the start; what analyzers announce is added.
     pub models: Vec<ModelCard>,
 }

@@ -1,17 +1,20 @@
 //! What an ended task had asked for, long after its end.
 
+use insightforge_archive::ReadError;
 use insightforge_schema::event::{Change, Submitted, Webhook};
 use insightforge_schema::id::Position;
-use insightforge_schema::journal;
 use sqlx::Row;
 
 use crate::app::App;
 use crate::ask::ask;
 use crate::problem::Problem;
 
-/// What was asked for, from the journal or, where it has been trimmed, from the row.
+/// What was asked for, from the journal or, where it does not have it, from the row.
 pub(crate) async fn submitted(app: &App, first: Position) -> Result<Submitted, Problem> {
-    let events = journal::range(&app.link, &app.keys, first.partition, first.n, Some(first.n), 1).await?;
+    let events = match app.journal.range(first.partition, first.n, Some(first.n), 1).await {
+        Err(ReadError::Missing { .. } | ReadError::Archive(_)) => Vec::new(),
+        events => events?,
+    };
     match events.into_iter().next().map(|event| event.change) {
         Some(Change::Submitted(submitted)) => Ok(submitted),
         _ => from_row(app, first).await,

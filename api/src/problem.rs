@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use insightforge_archive::ReadError;
 use insightforge_schema::link::LinkError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -148,6 +149,26 @@ impl From<LinkError> for Problem {
             LinkError::Refused(why) => {
                 tracing::error!(%why, "Redis refused");
                 Self::unavailable("the journal")
+            }
+        }
+    }
+}
+
+/// Numbers have no gaps: what cannot be read is said, never skipped.
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Link(error) => error.into(),
+            ReadError::Missing { partition, from, to, .. } => {
+                let partition = partition.0;
+                let detail = format!(
+                    "events {from} to {to} of partition {partition} have left the journal; start again at after=0"
+                );
+                Self::new(StatusCode::GONE, "trimmed", "No longer in the journal", detail)
+            }
+            ReadError::Archive(error) => {
+                tracing::warn!(%error, "the journal's past cannot be read");
+                Self::unavailable("the journal's archive")
             }
         }
     }

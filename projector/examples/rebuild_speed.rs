@@ -13,6 +13,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use insightforge_archive::Journal;
 use insightforge_projector::checkpoint;
 use insightforge_projector::rebuild::{Config, Deps, Progress, rebuild};
 use insightforge_projector::verify::{self, verify};
@@ -64,7 +65,8 @@ async fn measure(tasks: usize, link: &Link, keys: &Keys, pool: &MySqlPool) -> an
             .execute(pool)
             .await?;
     }
-    let deps = Deps { link: link.clone(), keys: keys.clone(), pool: pool.clone() };
+    let journal = Journal { link: link.clone(), keys: keys.clone(), archive: None };
+    let deps = Deps { journal: journal.clone(), pool: pool.clone() };
     println!("{version}: {} events of {tasks} tasks", tasks * 3);
     let mut folded = Vec::new();
     for accept_differences in [true, false] {
@@ -93,8 +95,7 @@ async fn measure(tasks: usize, link: &Link, keys: &Keys, pool: &MySqlPool) -> an
         folded.push(rate);
     }
     let began = Instant::now();
-    let verified =
-        verify(&verify::Deps { link: link.clone(), keys: keys.clone(), pool: pool.clone(), partitions }).await?;
+    let verified = verify(&verify::Deps { journal, pool: pool.clone(), partitions }).await?;
     anyhow::ensure!(verified.is_equal(), "the tables are not what the journal says: {:?}", verified.examples);
     let seconds = began.elapsed().as_secs_f64();
     println!("verify: {} events in {seconds:.2} s ({:.0} events/s)", verified.events, verified.events as f64 / seconds);

@@ -46,6 +46,17 @@ pub async fn seen_by(
     Ok(in_order(partitions, &fetch(connection, suffix).await?))
 }
 
+/// The last event of every partition, in order, that all projections have folded; `None` where there is no checkpoint.
+///
+/// # Errors
+/// What the server says.
+pub async fn lowest(pool: &MySqlPool, partitions: PartitionCount) -> Result<Vec<Option<u64>>, sqlx::Error> {
+    let rows: Vec<(u16, u64)> =
+        sqlx::query_as("SELECT part, MIN(last_n) FROM projection_checkpoint GROUP BY part").fetch_all(pool).await?;
+    let of = |part: Partition| rows.iter().find(|(have, _)| *have == part.0).map(|(_, last_n)| *last_n);
+    Ok(partitions.iter().map(of).collect())
+}
+
 fn in_order(partitions: PartitionCount, rows: &[(u16, u64)]) -> Vec<u64> {
     let of = |part: Partition| rows.iter().find(|(have, _)| *have == part.0).map_or(0, |(_, last_n)| *last_n);
     partitions.iter().map(of).collect()

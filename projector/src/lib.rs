@@ -8,14 +8,20 @@
 //! 4. [`announce`] – an ended task's announcements enter the outbox in the same transaction.
 //! 5. [`webhook`] – after the commit they are signed and sent.
 //!
+//! What is folded may leave Redis: [`archive`]. What ended long ago may leave the tables: [`retain`].
+//! Whether the tables still say what the journal says: [`check`].
+//!
 //! Beside it: [`rebuild`] folds everything again into fresh tables, [`verify`] into memory; neither can announce.
 
 pub mod announce;
+pub mod archive;
+pub mod check;
 pub mod checkpoint;
 pub mod fold;
 pub mod lag;
 pub mod project;
 pub mod rebuild;
+pub mod retain;
 pub mod verify;
 pub mod webhook;
 pub mod write;
@@ -24,6 +30,7 @@ mod document;
 mod literal;
 mod measure;
 mod outbox;
+mod retired;
 mod rows;
 mod snapshot;
 mod taken;
@@ -31,10 +38,14 @@ mod window;
 
 use std::time::Duration;
 
+use archive::{Archivist, Retention};
+use check::{CheckPlan, Checker};
+use insightforge_archive::{Archive, Journal};
 use insightforge_schema::id::PartitionCount;
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
 use insightforge_schema::seal::Sealer;
+use retain::{Janitor, RowsKeep};
 use sqlx::MySqlPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +74,18 @@ pub struct Config {
     /// Events of one transaction at most, shared by the partitions.
     pub batch_events: usize,
     pub webhook: WebhookConfig,
+    pub upkeep: Upkeep,
+}
+
+/// What keeps the installation from growing for ever, and honest.
+#[derive(Debug, Clone, Default)]
+pub struct Upkeep {
+    /// How much of the journal stays in Redis.
+    pub journal: Retention,
+    /// How long rows stay.
+    pub rows: RowsKeep,
+    /// How often the tables are compared with the journal.
+    pub check: CheckPlan,
 }
 
 /// What a projector needs beside its settings.
@@ -72,6 +95,16 @@ pub struct Deps {
     pub keys: Keys,
     pub pool: MySqlPool,
     pub sealer: Sealer,
+    /// Where the journal goes beyond Redis; without it nothing is trimmed.
+    pub archive: Option<Archive>,
+}
+
+impl Deps {
+    /// The journal with all of its past.
+    #[must_use]
+    pub fn journal(&self) -> Journal {
+        Journal { link: self.link.clone(), keys: self.keys.clone(), archive: self.archive.clone() }
+    }
 }
 
 /// Folds and announces until `shutdown` is cancelled. Outages of Redis and of the database are waited out.
@@ -86,6 +119,12 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let sender_deps =
         WebhookDeps { pool: deps.pool.clone(), sealer: deps.sealer.clone(), lookup: webhook::send::system_lookup() };
     let mut sender = tokio::spawn(webhook::run(config.webhook.clone(), sender_deps, handed_over, shutdown.clone()));
+    let archiving = Archivist::new(&config, &deps).map(|archivist| tokio::spawn(archivist.run(shutdown.clone())));
+    let janitor = Janitor::new(deps.pool.clone(), config.upkeep.rows);
+    let tidying = tokio::spawn(janitor.run(shutdown.clone()));
+    let compared = verify::Deps { journal: deps.journal(), pool: deps.pool.clone(), partitions: config.partitions };
+    let checker = Checker::new(compared, config.upkeep.check, config.owner.clone());
+    let checking = tokio::spawn(checker.run(shutdown.clone()));
     let mut folding = std::pin::pin!(project(Projector::new(&config, &deps, handoff, lag), &shutdown));
     let sent = tokio::select! {
         () = &mut folding => sender.await,
@@ -98,6 +137,11 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         }
     };
     watch.abort();
+    tidying.abort();
+    checking.abort();
+    if let Some(archiving) = archiving {
+        archiving.abort();
+    }
     sent.unwrap_or(Err(WebhookError::Crashed))
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use crate::archive::Step;
+use crate::retain;
 use insightforge_schema::event::{EVENT_TYPES, Event, now_us};
+use insightforge_schema::id::Partition;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// Says what the metrics mean; once, after the recorder is installed.
@@ -20,8 +23,33 @@ pub fn describe_metrics() {
     );
     describe_counter!("if_projector_illegal_events_total", "Events that could not be folded; see projection_faults");
     describe_histogram!("if_end_to_end_seconds", Unit::Seconds, "From the outcome's event to its row");
+    describe_gauge!("if_archive_lag_events", "Folded events of a partition that are in Redis only");
+    describe_counter!("if_archive_events_total", "Events that this process has proven to be in the archive");
+    describe_counter!("if_journal_trimmed_events_total", "Events that left Redis");
+    describe_counter!(
+        "if_archive_failures_total",
+        "Steps of archiving or trimming that failed; nothing was trimmed by them"
+    );
+    describe_counter!("if_rows_deleted_total", "Tasks and announcements whose rows were deleted as too old");
+    describe_gauge!(
+        "if_projection_check_timestamp_seconds",
+        Unit::Seconds,
+        "When this process last compared, Unix time"
+    );
+    describe_counter!("if_projection_check_tasks_total", "Tasks folded again and compared with their rows");
+    describe_counter!(
+        "if_projection_check_differences_total",
+        "Differences from the journal that these comparisons found"
+    );
     // At zero from the start: a counter that appears with its first count has not risen for Prometheus.
     faults(0);
+    counter!("if_archive_events_total").increment(0);
+    counter!("if_journal_trimmed_events_total").increment(0);
+    counter!("if_archive_failures_total").increment(0);
+    deleted(retain::Step::Tasks(0));
+    deleted(retain::Step::Deliveries(0));
+    counter!("if_projection_check_tasks_total").increment(0);
+    counter!("if_projection_check_differences_total").increment(0);
     for event_type in EVENT_TYPES {
         counter!("if_projector_events_total", "type" => event_type).increment(0);
     }
@@ -38,6 +66,38 @@ pub(crate) fn transaction(result: &'static str, took: Duration) {
 
 pub(crate) fn faults(count: usize) {
     counter!("if_projector_illegal_events_total").increment(count as u64);
+}
+
+/// How far the archive is behind the tables.
+pub(crate) fn archive(partition: Partition, mark: u64, folded: u64) {
+    gauge!("if_archive_lag_events", "partition" => partition.to_string()).set(folded.saturating_sub(mark) as f64);
+}
+
+pub(crate) fn archived(step: Step) {
+    match step {
+        Step::Archived { first, last, .. } => counter!("if_archive_events_total").increment(last + 1 - first),
+        Step::Trimmed { events, .. } => counter!("if_journal_trimmed_events_total").increment(events),
+        Step::Overtaken { .. } | Step::Idle => {}
+    }
+}
+
+pub(crate) fn deleted(step: retain::Step) {
+    let (what, count) = match step {
+        retain::Step::Tasks(tasks) => ("tasks", tasks as u64),
+        retain::Step::Deliveries(deliveries) => ("deliveries", deliveries),
+        retain::Step::Waiting | retain::Step::Idle => return,
+    };
+    counter!("if_rows_deleted_total", "what" => what).increment(count);
+}
+
+pub(crate) fn checked(tasks: u64, differences: u64) {
+    gauge!("if_projection_check_timestamp_seconds").set(now_us() as f64 / 1e6);
+    counter!("if_projection_check_tasks_total").increment(tasks);
+    counter!("if_projection_check_differences_total").increment(differences);
+}
+
+pub(crate) fn archiving_failed() {
+    counter!("if_archive_failures_total").increment(1);
 }
 
 /// Counts a committed run; the handles are looked up once a type, not once an event.

@@ -5,11 +5,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use insightforge_archive::{Journal, ReadError};
 use insightforge_schema::event::{Event, now_us};
 use insightforge_schema::id::{Partition, stream_id};
 use insightforge_schema::journal::{read_entry, read_streams};
-use insightforge_schema::keys::Keys;
-use insightforge_schema::link::{Link, LinkError};
+use insightforge_schema::link::LinkError;
 use redis::aio::MultiplexedConnection;
 use sqlx::MySqlPool;
 
@@ -17,6 +17,7 @@ use crate::announce::announce;
 use crate::checkpoint::{self, Advance};
 use crate::fold::{Known, Rows, fold, missing};
 use crate::lag::Lag;
+use crate::retired::without_retired;
 use crate::taken::taken_ids;
 use crate::webhook::{Handoff, WebhookConfig};
 use crate::window::weight;
@@ -39,9 +40,8 @@ const DUPLICATE_KEY: u16 = 1062;
 
 /// Folds the journal, step by step.
 pub struct Projector {
-    link: Link,
+    journal: Journal,
     reader: Option<MultiplexedConnection>,
-    keys: Keys,
     pool: MySqlPool,
     owner: String,
     batch_events: usize,
@@ -73,6 +73,8 @@ pub enum Step {
 pub enum StepError {
     #[error("the journal could not be read: {0}")]
     Journal(#[from] LinkError),
+    #[error("the journal could not be read: {0}")]
+    Past(#[from] ReadError),
     #[error("the tables could not be written: {0}")]
     Tables(#[from] sqlx::Error),
     #[error(
@@ -87,9 +89,8 @@ impl Projector {
     #[must_use]
     pub fn new(config: &crate::Config, deps: &crate::Deps, handoff: Handoff, lag: Lag) -> Self {
         Self {
-            link: deps.link.clone(),
+            journal: deps.journal(),
             reader: None,
-            keys: deps.keys.clone(),
             pool: deps.pool.clone(),
             owner: config.owner.clone(),
             batch_events: config.batch_events,
@@ -152,14 +153,14 @@ impl Projector {
         let share = self.share.min(most);
         command.arg("COUNT").arg(share).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS");
         for partition in self.partitions.iter() {
-            command.arg(self.keys.journal(partition));
+            command.arg(self.journal.keys.journal(partition));
         }
         for folded in &self.folded {
             command.arg(stream_id(*folded));
         }
         let reader = match &mut self.reader {
             Some(reader) => reader,
-            None => self.reader.insert(self.link.blocking().await?),
+            None => self.reader.insert(self.journal.link.blocking().await?),
         };
         let reply = tokio::time::timeout(BLOCK + SILENCE, command.query_async(reader))
             .await
@@ -170,9 +171,16 @@ impl Projector {
         let full = streams.iter().any(|(_, entries)| entries.0.len() >= share);
         let mut events = Vec::new();
         for partition in self.partitions.iter() {
-            let key = self.keys.journal(partition);
+            let key = self.journal.keys.journal(partition);
             let entries = streams.iter().find(|(name, _)| *name == key).map(|(_, entries)| entries);
-            events.extend(entries.iter().flat_map(|entries| &entries.0).map(|entry| read_entry(partition, entry)));
+            let folded = self.folded[usize::from(partition.0)];
+            match entries.and_then(|entries| entries.0.first()?.n()) {
+                // Tables that come from a backup are behind what the stream still has.
+                Some(begins) if begins > folded + 1 => {
+                    events.extend(self.journal.range(partition, folded + 1, Some(begins - 1), share).await?);
+                }
+                _ => events.extend(entries.iter().flat_map(|it| &it.0).map(|entry| read_entry(partition, entry))),
+            }
         }
         self.share = next_share(share, most, full, events.iter().map(weight).sum());
         Ok(events)
@@ -227,6 +235,7 @@ impl Projector {
         for task in load(&mut transaction, "", &wanted).await? {
             self.known.insert(task);
         }
+        let events = &*without_retired(&mut transaction, "", events, &self.known).await?;
         let rows = fold(events, &mut self.known, refused.unwrap_or(&HashSet::new()));
         self.tables.write(&mut transaction, &rows).await?;
         let room = self.handoff.try_reserve();

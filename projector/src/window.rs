@@ -4,11 +4,9 @@
 use std::ops::RangeInclusive;
 
 use futures_util::future::try_join_all;
+use insightforge_archive::{Journal, ReadError};
 use insightforge_schema::event::{Change, Event};
 use insightforge_schema::id::{Partition, PartitionCount};
-use insightforge_schema::journal;
-use insightforge_schema::keys::Keys;
-use insightforge_schema::link::{Link, LinkError};
 
 /// Events of a window, over all partitions.
 const WINDOW: u64 = 8_000;
@@ -22,8 +20,7 @@ const READS: usize = 8;
 /// Reads the journal of all partitions.
 #[derive(Clone)]
 pub(crate) struct Reader {
-    pub(crate) link: Link,
-    pub(crate) keys: Keys,
+    pub(crate) journal: Journal,
     pub(crate) partitions: PartitionCount,
 }
 
@@ -31,7 +28,7 @@ pub(crate) struct Reader {
 #[derive(Debug, thiserror::Error)]
 pub enum WindowError {
     #[error("the journal could not be read: {0}")]
-    Journal(#[from] LinkError),
+    Journal(#[from] ReadError),
     #[error("event {missing} of partition {partition} is not in the journal any more: it was trimmed or lost")]
     Gap { partition: Partition, missing: u64 },
 }
@@ -82,7 +79,7 @@ impl Reader {
         let (mut next, end) = range.into_inner();
         let (mut events, mut bytes) = (Vec::new(), 0);
         while next <= end && bytes < most_bytes {
-            let page = journal::range(&self.link, &self.keys, partition, next, Some(end), PAGE).await?;
+            let page = self.journal.range(partition, next, Some(end), PAGE).await?;
             if page.is_empty() {
                 return Err(WindowError::Gap { partition, missing: next });
             }

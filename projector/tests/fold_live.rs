@@ -6,9 +6,9 @@ mod stage;
 
 use std::time::Duration;
 
-use insightforge_projector::Config;
 use insightforge_projector::project::Step;
 use insightforge_projector::webhook::WebhookConfig;
+use insightforge_projector::{Config, Upkeep};
 use insightforge_schema::event::{BatchReceived, Change, DeadLettered};
 use insightforge_schema::id::{Partition, TaskId};
 use sqlx::AssertSqlSafe;
@@ -216,6 +216,7 @@ async fn a_projector_that_the_database_does_not_answer_stops_all_the_same(stage:
         owner: "two".to_owned(),
         batch_events: 10,
         webhook: WebhookConfig { drain, ..WebhookConfig::default() },
+        upkeep: Upkeep::default(),
     };
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(insightforge_projector::run(config, stage.deps.clone(), shutdown.clone()));

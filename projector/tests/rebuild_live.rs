@@ -32,8 +32,7 @@ const POLL: Duration = Duration::from_millis(5);
 
 impl Stage {
     fn rebuild_deps(&self) -> rebuild::Deps {
-        let deps = &self.deps;
-        rebuild::Deps { link: deps.link.clone(), keys: deps.keys.clone(), pool: self.pool(8) }
+        rebuild::Deps { journal: self.deps.journal(), pool: self.pool(8) }
     }
 
     async fn rebuild(&self, config: rebuild::Config) -> Result<Report, RebuildError> {
@@ -141,12 +140,8 @@ impl Stage {
     }
 
     async fn verified(&self) -> verify::Report {
-        let deps = verify::Deps {
-            link: self.deps.link.clone(),
-            keys: self.deps.keys.clone(),
-            pool: self.deps.pool.clone(),
-            partitions: partitions(),
-        };
+        let deps =
+            verify::Deps { journal: self.deps.journal(), pool: self.deps.pool.clone(), partitions: partitions() };
         verify(&deps).await.unwrap()
     }
 }

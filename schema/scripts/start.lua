@@ -20,7 +20,7 @@ end
 for a = 3, #ARGV, 2 do
   local record, token, event = KEYS[4 + task], ARGV[a], ARGV[a + 1]
   task = task + 1
-  local r = redis.call('HMGET', record, 's', 'q', 'w', 'f', 'd')
+  local r = redis.call('HMGET', record, 's', 'q', 'w', 'f', 'd', 'p')
   local reply
   if r[2] ~= token or r[1] == 'Z' then
     redis.call('XACK', lane, group, token)
@@ -33,7 +33,8 @@ for a = 3, #ARGV, 2 do
   else
     local first = r[4]
     local entry = redis.call('XRANGE', journal, '0-' .. first, '0-' .. first)
-    local submitted = ''
+    -- A journal that was trimmed beyond it has left it in the record.
+    local submitted = r[6] or ''
     if entry[1] then
       local fields = entry[1][2]
       for i = 1, #fields, 2 do

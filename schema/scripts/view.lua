@@ -4,7 +4,7 @@
 -- KEYS  journal, record
 -- reply nil | {state, attempt, worker, first n, lane, outcome, submitted event's `e`, terminal n, terminal event's `e`,
 --             seconds to live (-1 while running), seconds it is kept after its end ('' = default)}
-local r = redis.call('HMGET', KEYS[2], 's', 'a', 'w', 'f', 'l', 'o', 'e', 'u')
+local r = redis.call('HMGET', KEYS[2], 's', 'a', 'w', 'f', 'l', 'o', 'e', 'u', 'p')
 if not r[1] then return nil end
 local function event(n)
   local entry = redis.call('XRANGE', KEYS[1], '0-' .. n, '0-' .. n)
@@ -16,6 +16,6 @@ local function event(n)
   return ''
 end
 return {
-  r[1], r[2] or '0', r[3] or '', r[4], r[5] or '', r[6] or '', event(r[4]),
+  r[1], r[2] or '0', r[3] or '', r[4], r[5] or '', r[6] or '', r[9] or event(r[4]),
   r[7] or '', r[7] and event(r[7]) or '', redis.call('TTL', KEYS[2]), r[8] or '',
 }

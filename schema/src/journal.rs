@@ -10,7 +10,8 @@ use crate::keys::Keys;
 use crate::link::{Link, LinkError};
 use crate::script;
 
-/// Events of a partition with `from <= n <= to`, in order, `limit` at most.
+/// Events of a partition with `from <= n <= to` that its stream still holds, in order, `limit` at most. Readers of the
+/// whole history also look into the archive: `insightforge_archive::Journal`.
 ///
 /// # Errors
 /// See [`LinkError`].
@@ -22,6 +23,22 @@ pub async fn range(
     to: Option<u64>,
     limit: usize,
 ) -> Result<Vec<Event>, LinkError> {
+    let entries = entries(link, keys, partition, from, to, limit).await?;
+    Ok(entries.iter().map(|entry| read_entry(partition, entry)).collect())
+}
+
+/// The same, as they stand in the stream.
+///
+/// # Errors
+/// See [`LinkError`].
+pub async fn entries(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    from: u64,
+    to: Option<u64>,
+    limit: usize,
+) -> Result<Vec<Entry>, LinkError> {
     let mut command = redis::cmd("XRANGE");
     command.arg(keys.journal(partition)).arg(stream_id(from));
     match to {
@@ -29,11 +46,12 @@ pub async fn range(
         None => command.arg("+"),
     };
     let reply: Entries = link.query(command.arg("COUNT").arg(limit)).await?;
-    Ok(reply.0.into_iter().map(|entry| read_entry(partition, &entry)).collect())
+    Ok(reply.0)
 }
 
-/// Events of a partition from number `from` on, in order: `limit` at most, and no more once they have `bytes` bytes
-/// together. For readers that hold what they read: a single event can carry a large document.
+/// Entries of a partition from number `from` on, in order: `limit` at most, and no more once they have `bytes` bytes
+/// together; and whether there was nothing behind them. For readers that hold what they read: a single event can carry a
+/// large document.
 ///
 /// # Errors
 /// See [`LinkError`].
@@ -44,18 +62,18 @@ pub async fn run(
     from: u64,
     limit: usize,
     bytes: usize,
-) -> Result<Run, LinkError> {
+) -> Result<(Vec<Entry>, bool), LinkError> {
     let args = [stream_id(from), limit.to_string(), bytes.to_string()].map(|arg| Cow::Owned(arg.into_bytes()));
     let (end, entries): (bool, Entries) = link.eval(&script::RANGE, &[keys.journal(partition)], &args).await?;
-    Ok(Run { events: entries.0.into_iter().map(|entry| read_entry(partition, &entry)).collect(), end })
+    Ok((entries.0, end))
 }
 
-/// What [`run`] read.
-#[derive(Debug)]
-pub struct Run {
-    pub events: Vec<Event>,
-    /// There was nothing behind them.
-    pub end: bool,
+/// The number of the first event that a partition's stream still holds; `None` when it holds none.
+///
+/// # Errors
+/// See [`LinkError`].
+pub async fn first_number(link: &Link, keys: &Keys, partition: Partition) -> Result<Option<u64>, LinkError> {
+    Ok(entries(link, keys, partition, 0, None, 1).await?.first().and_then(Entry::n))
 }
 
 /// The number of the last event of a partition; 0 when there is none.
@@ -69,23 +87,6 @@ pub async fn last_number(link: &Link, keys: &Keys, partition: Partition) -> Resu
     Ok(reply.0.first().and_then(|entry| number_of(&entry.id)).unwrap_or(0))
 }
 
-/// The number of the first event of a partition that happened at or after `at_us`: a binary search by position, since
-/// stream ids carry no time. Event times are nearly in order; a reader filters the rest. Past the end when none is.
-///
-/// # Errors
-/// See [`LinkError`].
-pub async fn number_at(link: &Link, keys: &Keys, partition: Partition, at_us: i64) -> Result<u64, LinkError> {
-    let (mut low, mut high) = (1, last_number(link, keys, partition).await? + 1);
-    while low < high {
-        let middle = u64::midpoint(low, high);
-        match range(link, keys, partition, middle, None, 1).await?.first() {
-            Some(event) if event.meta.at_us < at_us => low = event.position.n + 1,
-            _ => high = middle,
-        }
-    }
-    Ok(low)
-}
-
 /// One raw stream entry: its id and its four fields (see [`crate::event`]).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry {
@@ -94,6 +95,20 @@ pub struct Entry {
     pub task: String,
     pub first: String,
     pub bytes: Vec<u8>,
+}
+
+impl Entry {
+    /// Its number; `None` for an id that is not one of ours.
+    #[must_use]
+    pub fn n(&self) -> Option<u64> {
+        number_of(&self.id)
+    }
+
+    /// About how many bytes it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.event_type.len() + self.task.len() + self.first.len() + self.bytes.len()
+    }
 }
 
 /// The entries of one stream, as `XRANGE` and `XREAD` give them.

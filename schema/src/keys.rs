@@ -13,6 +13,7 @@ use crate::id::{Partition, TaskId};
 /// | [`Keys::registry`] | stream | which model version answers; never trimmed |
 /// | [`Keys::confirmation`] | string | a counter, written before replicas are asked what they have |
 /// | [`Keys::journal`] | stream | the truth; trimmed by position only, never by age |
+/// | [`Keys::archived`] | string | the last archived number; for ever |
 /// | [`Keys::lane`] | stream | references to waiting tasks; an entry goes with its attempt |
 /// | [`Keys::lanes`] | set | names of the lanes of the partition |
 /// | [`Keys::record`] | hash | the live task; expires after its end |
@@ -75,6 +76,13 @@ impl Keys {
         format!("{{{}:{partition}}}:journal", self.prefix)
     }
 
+    /// String: number of the last event that is in the archive, so far as is proven. Beside the journal, so that a trim
+    /// reads both in one step.
+    #[must_use]
+    pub fn archived(&self, partition: Partition) -> String {
+        format!("{{{}:{partition}}}:archived", self.prefix)
+    }
+
     /// Stream of references to waiting tasks of one task type and model version. Fields:
     /// `i` task id, `a` attempt, `m` context (see [`crate::script::Context`]).
     #[must_use]
@@ -96,6 +104,7 @@ impl Keys {
     /// `o` outcome and `e` number of the terminal event once ended,
     /// `x:<version>` number of the `shadowed` event of a version,
     /// `d` deadline in milliseconds: no attempt begins after it,
+    /// `p` the `submitted` event's bytes once the journal was trimmed beyond it before the task's end,
     /// `h` fingerprint of the request when the caller brought the id, `u` seconds to keep it after its end, `m` context.
     #[must_use]
     pub fn record(&self, partition: Partition, task: TaskId) -> String {

@@ -15,6 +15,7 @@
 //! 10. [`tables`] – the MySQL side: migrations and row identity.
 //! 11. [`seal`] – how a secret travels inside an event.
 //! 12. [`address`] – where a webhook may go.
+//! 13. [`trim`] – what the journal may lose, and the mark that it never passes.
 //!
 //! What is absent on purpose: no HTTP, no model, no SQL beyond the table definitions. Nothing here reads the
 //! environment.
@@ -33,6 +34,7 @@ pub mod seal;
 pub mod standing;
 pub mod tables;
 pub mod task;
+pub mod trim;
 
 mod envelope;
 

@@ -48,6 +48,8 @@ scripts! {
     PRUNE = "prune.lua",
     VIEW = "view.lua",
     RANGE = "range.lua",
+    MARK = "mark.lua",
+    TRIM = "trim.lua",
     REGISTER = "register.lua",
     SHADOW = "shadow.lua",
     CONFIRM = "confirm.lua",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use insightforge_schema::event::{Cancelled, Change, Meta, encode};
 use insightforge_schema::id::{Partition, TaskId};
-use insightforge_schema::journal;
+use insightforge_schema::journal::{self, Entry};
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
 use insightforge_schema::script::{
@@ -363,10 +363,10 @@ async fn a_run_of_the_journal_ends_with_the_entry_that_fills_it() {
         (12, 100, 1, 12..=12, false),
         (20, 100, 100_000, 20..=20, true),
     ] {
-        let run = journal::run(&stage.link, &stage.keys, PARTITION, from, limit, bytes).await.unwrap();
-        let found: Vec<u64> = run.events.iter().map(|event| event.position.n).collect();
-        assert_eq!((found, run.end), (numbers.collect(), end), "from {from}, {limit} at most, {bytes} bytes");
+        let (entries, is_end) = journal::run(&stage.link, &stage.keys, PARTITION, from, limit, bytes).await.unwrap();
+        let found: Vec<u64> = entries.iter().filter_map(Entry::n).collect();
+        assert_eq!((found, is_end), (numbers.collect(), end), "from {from}, {limit} at most, {bytes} bytes");
     }
     let beyond = journal::run(&stage.link, &stage.keys, PARTITION, 21, 100, 1).await.unwrap();
-    assert!(beyond.events.is_empty() && beyond.end);
+    assert!(beyond.0.is_empty() && beyond.1);
 }

@@ -15,7 +15,7 @@ use insightforge_schema::event::{Change, EVENT_TYPES, Event};
 use insightforge_schema::id::{Position, TaskId};
 use insightforge_schema::task::{self, IllegalEvent, Status, Task};
 
-use crate::config::RedisArgs;
+use crate::config::{ArchiveArgs, RedisArgs};
 use print::Printer;
 use read::Reader;
 
@@ -28,6 +28,8 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) struct Args {
     #[command(flatten)]
     redis: RedisArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
     /// Only this task's events
     #[arg(long)]
     task: Option<TaskId>,
@@ -86,9 +88,10 @@ impl std::str::FromStr for Bound {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (link, keys) = (args.redis.link()?, args.redis.keys());
+    let link = args.redis.link()?;
+    let journal = args.archive.journal(&args.redis, &link)?;
     let count = args.redis.recorded_partitions(&link).await?;
-    let mut reader = Reader::open(&link, &keys, count, &args).await?;
+    let mut reader = Reader::open(journal, count, &args).await?;
     let mut printer = Printer::new(std::io::BufWriter::new(std::io::stdout().lock()), args.json);
     let (mut states, mut shown_any) = (States::default(), false);
     loop {

@@ -3,11 +3,9 @@
 use std::collections::VecDeque;
 
 use anyhow::{Context, bail};
+use insightforge_archive::Journal;
 use insightforge_schema::event::Event;
-use insightforge_schema::id::{Partition, PartitionCount};
-use insightforge_schema::journal;
-use insightforge_schema::keys::Keys;
-use insightforge_schema::link::Link;
+use insightforge_schema::id::{Partition, PartitionCount, Position};
 
 use super::{Args, Bound};
 
@@ -17,9 +15,8 @@ const PAGE: usize = 1_000;
 const DISORDER: u64 = 1_000;
 
 /// Reads on, page by page.
-pub(super) struct Reader<'a> {
-    link: &'a Link,
-    keys: &'a Keys,
+pub(super) struct Reader {
+    journal: Journal,
     partitions: Vec<PartitionReader>,
     /// There is an end to reach (`--to`): following beyond it would be endless waiting.
     pub(super) bounded: bool,
@@ -34,37 +31,34 @@ struct PartitionReader {
     more: bool,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) async fn open(
-        link: &'a Link,
-        keys: &'a Keys,
-        count: PartitionCount,
-        args: &Args,
-    ) -> anyhow::Result<Self> {
+impl Reader {
+    pub(super) async fn open(journal: Journal, count: PartitionCount, args: &Args) -> anyhow::Result<Self> {
         let only = only_partition(count, args)?;
         let mut partitions = Vec::new();
         for partition in count.iter().filter(|partition| only.is_none_or(|only| only == *partition)) {
             let last = match args.to {
                 Some(Bound::Position(to)) => Some(to.n),
-                Some(Bound::Time(to)) => Some(journal::number_at(link, keys, partition, to + 1).await? + DISORDER),
+                Some(Bound::Time(to)) => Some(journal.number_at(partition, to + 1).await? + DISORDER),
                 None => None,
             };
-            let first = journal::range(link, keys, partition, 0, None, 1).await?;
-            if let Some(begins) = first.first().map(|event| event.position).filter(|begins| begins.n > 1) {
-                eprintln!("the journal begins at {begins}: what happened before was trimmed");
+            let next = journal.begins(partition).await?;
+            if next > 1 {
+                let begins = Position { partition, n: next };
+                eprintln!(
+                    "the journal begins at {begins}: what happened before is neither in Redis nor in the archive"
+                );
             }
-            partitions.push(PartitionReader { partition, next: 1, last, buffer: VecDeque::new(), more: false });
+            partitions.push(PartitionReader { partition, next, last, buffer: VecDeque::new(), more: false });
         }
-        Ok(Self { link, keys, partitions, bounded: args.to.is_some() })
+        Ok(Self { journal, partitions, bounded: args.to.is_some() })
     }
 
     /// The next events in order; empty when every partition is at its end for now.
     pub(super) async fn next_page(&mut self) -> anyhow::Result<Vec<Event>> {
         for lane in &mut self.partitions {
             if lane.buffer.is_empty() && lane.last.is_none_or(|last| lane.next <= last) {
-                let events = journal::range(self.link, self.keys, lane.partition, lane.next, lane.last, PAGE)
-                    .await
-                    .context("reading the journal")?;
+                let events = self.journal.range(lane.partition, lane.next, lane.last, PAGE).await;
+                let events = events.context("reading the journal")?;
                 lane.next = events.last().map_or(lane.next, |event| event.position.n + 1);
                 lane.more = events.len() == PAGE;
                 lane.buffer.extend(events);
@@ -112,6 +106,8 @@ mod tests {
     use clap::Parser;
     use insightforge_schema::event::{Change, Meta, Processing, encode};
     use insightforge_schema::id::TaskId;
+    use insightforge_schema::keys::Keys;
+    use insightforge_schema::link::Link;
 
     use super::*;
 
@@ -162,7 +158,8 @@ mod tests {
             }
             pipe.query_async::<()>(&mut link.blocking().await.unwrap()).await.unwrap();
         }
-        let mut reader = Reader::open(&link, &keys, two(), &args(&[])).await.unwrap();
+        let journal = Journal { link, keys, archive: None };
+        let mut reader = Reader::open(journal, two(), &args(&[])).await.unwrap();
         let mut times = Vec::new();
         loop {
             let page = reader.next_page().await.unwrap();

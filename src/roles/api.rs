@@ -9,7 +9,7 @@ use insightforge_schema::address::AddressPolicy;
 
 use super::{check_journal, mention_tables};
 use crate::boot::{self, Ready, RoleArgs};
-use crate::config::{DatabaseArgs, RedisArgs, SealArgs};
+use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs, SealArgs};
 
 /// Connections to the database: lists and look-ups only, no upload waits for one.
 const DATABASE_CONNECTIONS: u32 = 16;
@@ -26,6 +26,8 @@ pub(crate) struct ApiArgs {
     database: DatabaseArgs,
     #[command(flatten)]
     seal: SealArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
     #[command(flatten)]
     pub(crate) role: RoleArgs,
     /// Serves callers
@@ -94,7 +96,8 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
         addresses,
         version: env!("CARGO_PKG_VERSION"),
     };
-    let deps = Deps { link, keys, pool, sealer, models: insightforge_analyzer::card::built_in() };
+    let archive = args.archive.archive(&args.redis)?;
+    let deps = Deps { link, keys, pool, sealer, archive, models: insightforge_analyzer::card::built_in() };
     let ready = Ready::default();
     boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
     let listening = move |addr: SocketAddr| {

@@ -2,20 +2,26 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use insightforge_projector::archive::Retention;
+use insightforge_projector::check::CheckPlan;
+use insightforge_projector::retain::RowsKeep;
 use insightforge_projector::webhook::{Endpoint, Secret as WebhookSecret, WebhookConfig};
-use insightforge_projector::{Config, Deps};
+use insightforge_projector::{Config, Deps, Upkeep};
 use insightforge_schema::address::AddressPolicy;
 
 use super::{check_journal, check_tables, process_name};
 use crate::boot::{self, Ready, RoleArgs};
-use crate::config::{DatabaseArgs, RedisArgs, SealArgs, Secret};
+use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs, SealArgs, Secret};
 
 /// Connections to the database: one folds, the others record deliveries and claim what is due.
 const DATABASE_CONNECTIONS: u32 = 8;
 /// The configured endpoint's name; it stands in `webhook-id` and in the outbox.
 const ENDPOINT: &str = "default";
+/// The fewest events of a partition that can be kept in Redis.
+const LEAST_KEPT: u64 = 1_000;
 /// A shorter key of an HMAC can be guessed.
 const SECRET_BYTES: usize = 16;
 
@@ -28,6 +34,8 @@ pub(crate) struct ProjectorArgs {
     #[command(flatten)]
     seal: SealArgs,
     #[command(flatten)]
+    archive: ArchiveArgs,
+    #[command(flatten)]
     pub(crate) role: RoleArgs,
     /// Serves /metrics, /livez and /readyz
     #[arg(long, env = "INSIGHTFORGE_METRICS_ADDR", default_value = "127.0.0.1:9466")]
@@ -35,6 +43,21 @@ pub(crate) struct ProjectorArgs {
     /// Events folded in one transaction at most
     #[arg(long, env = "INSIGHTFORGE_BATCH_EVENTS", default_value_t = 4_000)]
     batch_events: usize,
+    /// Events of a partition that stay in Redis at least; older ones leave it once they are in the archive
+    #[arg(long, env = "INSIGHTFORGE_JOURNAL_KEEP", default_value_t = 100_000)]
+    journal_keep: u64,
+    /// Days that rows of ended tasks stay in the tables; 0: for ever. Dead letters stay
+    #[arg(long, env = "INSIGHTFORGE_ROWS_KEEP_DAYS", default_value_t = 0)]
+    rows_keep_days: u32,
+    /// Days that made and given up webhooks stay in the tables; 0: for ever
+    #[arg(long, env = "INSIGHTFORGE_DELIVERIES_KEEP_DAYS", default_value_t = 30)]
+    deliveries_keep_days: u32,
+    /// Seconds between two comparisons of a sample with the journal; 0: there are none
+    #[arg(long, env = "INSIGHTFORGE_CHECK_EVERY_S", default_value_t = 300)]
+    check_every_s: u32,
+    /// Tasks of such a sample
+    #[arg(long, env = "INSIGHTFORGE_CHECK_TASKS", default_value_t = 200)]
+    check_tasks: u32,
     /// Told of every task that ended
     #[arg(long, env = "INSIGHTFORGE_WEBHOOK_URL", hide_env_values = true, requires = "webhook_secret")]
     webhook_url: Option<Secret>,
@@ -57,6 +80,13 @@ pub(crate) async fn projector(args: ProjectorArgs) -> anyhow::Result<ExitCode> {
     args.role.start_logging()?;
     args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
     let webhook = webhook_config(&args)?;
+    ensure!(
+        args.journal_keep >= LEAST_KEPT,
+        "INSIGHTFORGE_JOURNAL_KEEP is {}: with fewer than {LEAST_KEPT} events, tasks that have just ended would be looked for \
+         in the archive",
+        args.journal_keep
+    );
+    let archive = args.archive.archive(&args.redis)?;
     let sealer = args.seal.sealer()?;
     let shutdown = boot::shutdown_on_signal()?;
     let (link, keys) = (args.redis.link()?, args.redis.keys());
@@ -66,11 +96,18 @@ pub(crate) async fn projector(args: ProjectorArgs) -> anyhow::Result<ExitCode> {
     let metrics = boot::start_metrics()?;
     insightforge_projector::describe_metrics();
 
-    let config = Config { partitions, owner: process_name()?, batch_events: args.batch_events, webhook };
+    let seconds = |count: u64| (count > 0).then(|| Duration::from_secs(count));
+    let days = |count: u32| seconds(u64::from(count) * 86_400);
+    let upkeep = Upkeep {
+        journal: Retention::keeping(args.journal_keep),
+        rows: RowsKeep { tasks: days(args.rows_keep_days), deliveries: days(args.deliveries_keep_days) },
+        check: CheckPlan { every: seconds(args.check_every_s.into()), tasks: args.check_tasks.into() },
+    };
+    let config = Config { partitions, owner: process_name()?, batch_events: args.batch_events, webhook, upkeep };
     let ready = Ready::default();
     boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
     ready.set(true);
-    insightforge_projector::run(config, Deps { link, keys, pool, sealer }, shutdown).await?;
+    insightforge_projector::run(config, Deps { link, keys, pool, sealer, archive }, shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -89,6 +89,31 @@ async fn filters_give_what_they_say_and_move_on_past_the_rest() {
 }
 
 #[tokio::test]
+async fn events_that_have_left_redis_are_read_as_if_they_were_there() {
+    let stage = stage().await;
+    let tasks: Vec<Asked> = (0..200).map(|_| asked()).collect();
+    stage.journal.submit_all(&tasks).await;
+    for task in &tasks[..20] {
+        stage.journal.complete(task, "{}").await;
+    }
+    stage.fold().await;
+    let history = format!("/api/tasks/{}/events", tasks[0].task);
+    let first = stage.read("/api/events?limit=30").await;
+    let (all, told) = (read_all(&stage, "limit=1000", "0").await, stage.read(&history).await);
+    assert_eq!(told["events"].as_array().unwrap().len(), 3);
+    stage.archive(30).await;
+    for limit in [7, 1_000] {
+        assert_eq!(read_all(&stage, &format!("limit={limit}"), "0").await, all, "limit={limit}");
+    }
+    // A reader that came this far before goes on, across the seam.
+    let (rest, _) = read_all(&stage, "limit=11", first["next"].as_str().unwrap()).await;
+    let first = first["events"].as_array().unwrap().clone();
+    assert_eq!([first, rest].concat(), all.0);
+    assert_eq!(stage.read(&history).await, told, "with its documents");
+    stage.end().await;
+}
+
+#[tokio::test]
 async fn a_waiting_reader_is_answered_when_something_happens_and_not_before() {
     let stage = stage().await;
     let task = asked();

@@ -9,6 +9,8 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use insightforge_api::app::App;
 use insightforge_api::{Config, Deps, router};
+use insightforge_archive::Archive;
+use insightforge_projector::Upkeep;
 use insightforge_projector::lag::Lag;
 use insightforge_projector::project::{Projector, Step};
 use insightforge_projector::webhook::{Delivery, Endpoint, Secret, WebhookConfig};
@@ -19,6 +21,7 @@ use insightforge_schema::event::{
     Submitted, Webhook, encode, now_us,
 };
 use insightforge_schema::id::{Partition, PartitionCount, TaskId};
+use insightforge_schema::journal;
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
 use insightforge_schema::script::{
@@ -28,6 +31,7 @@ use insightforge_schema::seal::Sealer;
 use insightforge_schema::tables;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, MySqlPool};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -41,6 +45,7 @@ pub(crate) struct Journal {
     pub(crate) link: Link,
     pub(crate) keys: Keys,
     pub(crate) partitions: PartitionCount,
+    pub(crate) archive: Option<Archive>,
 }
 
 /// A task to submit.
@@ -109,6 +114,7 @@ impl Journal {
             link: Link::new(&redis_url(), Duration::from_secs(10)).unwrap(),
             keys: Keys::new(&format!("t{}", uuid::Uuid::new_v4().simple())),
             partitions: PartitionCount::new(4).unwrap(),
+            archive: None,
         }
     }
 
@@ -253,6 +259,8 @@ pub(crate) struct Stage {
     projector: tokio::sync::Mutex<(Projector, mpsc::Receiver<Vec<Delivery>>)>,
     server: MySqlPool,
     database: String,
+    /// The journal's archive; removed with this.
+    _folder: TempDir,
 }
 
 /// An answer.
@@ -278,19 +286,39 @@ impl Stage {
         let url = format!("{}/{database}", url.trim_end_matches('/'));
         let pool = tables::pool(&url, 4).unwrap();
         tables::migrate(&pool).await.unwrap();
-        let journal = Journal::new();
+        let folder = TempDir::new().unwrap();
+        let mut journal = Journal::new();
+        let archive = Archive::open(folder.path().to_str().unwrap(), [], journal.keys.prefix()).unwrap();
+        journal.archive = Some(archive);
         let projector = projector(&journal, &pool);
         let reading = tables::reading_pool(&url, 4).unwrap();
         let shutdown = CancellationToken::new();
         let app = app(&journal, reading, &shutdown).await;
         let router = router::public(&app);
-        Self { journal, app, pool, url, shutdown, router, projector: projector.into(), server, database }
+        let projector = projector.into();
+        Self { journal, app, pool, url, shutdown, router, projector, server, database, _folder: folder }
     }
 
     /// Folds what is in the journal.
     pub(crate) async fn fold(&self) {
         let mut projector = self.projector.lock().await;
         while let Step::Folded(_) = projector.0.step().await.unwrap() {}
+    }
+
+    /// Takes the first events of every partition out of Redis, into the archive.
+    pub(crate) async fn archive(&self, upto: u64) {
+        let Journal { link, keys, partitions, archive } = &self.journal;
+        for partition in partitions.iter() {
+            let (first, last) = (upto / 2, upto);
+            for (from, to) in [(1, first), (first + 1, last)] {
+                let entries = journal::entries(link, keys, partition, from, Some(to), 10_000).await.unwrap();
+                assert_eq!(entries.len() as u64, to + 1 - from, "{partition}");
+                archive.as_ref().unwrap().put(partition, &entries).await.unwrap();
+            }
+            let mut trim = redis::cmd("XTRIM");
+            trim.arg(keys.journal(partition)).arg("MINID").arg(format!("0-{}", upto + 1));
+            let _: i64 = link.query(&trim).await.unwrap();
+        }
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
@@ -371,6 +399,7 @@ async fn app_with(
         keys: journal.keys.clone(),
         pool,
         sealer: Sealer::new(&[7; 32]),
+        archive: journal.archive.clone(),
         models: vec![card("sentiment_analysis"), card("named_entity_recognition")],
     };
     App::new(config, deps, shutdown).await.unwrap()
@@ -402,12 +431,14 @@ fn projector(journal: &Journal, pool: &MySqlPool) -> (Projector, mpsc::Receiver<
         owner: "test".to_owned(),
         batch_events: 4_000,
         webhook: WebhookConfig { endpoints: vec![endpoint], ..WebhookConfig::default() },
+        upkeep: Upkeep::default(),
     };
     let deps = insightforge_projector::Deps {
         link: journal.link.clone(),
         keys: journal.keys.clone(),
         pool: pool.clone(),
         sealer: Sealer::new(&[7; 32]),
+        archive: None,
     };
     let (handoff, handed_over) = mpsc::channel(4);
     (Projector::new(&config, &deps, handoff, Lag::new(journal.partitions)), handed_over)

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use insightforge_api::{Config, Deps};
+use insightforge_projector::Upkeep;
 use insightforge_projector::lag::Lag;
 use insightforge_projector::project::{Projector, Step};
 use insightforge_projector::webhook::WebhookConfig;
@@ -107,6 +108,7 @@ impl Door {
             keys: keys.clone(),
             pool: tables::pool(database_url, 2).unwrap(),
             sealer: Sealer::new(&[7; 32]),
+            archive: None,
             models: vec![
                 card("sentiment_analysis", "v1.0"),
                 card("sentiment_analysis", "v2.0"),
@@ -172,9 +174,11 @@ impl Door {
             owner: "test".to_owned(),
             batch_events: 1_000,
             webhook: WebhookConfig::default(),
+            upkeep: Upkeep::default(),
         };
         let (link, keys) = (self.link.clone(), self.keys.clone());
-        let deps = insightforge_projector::Deps { link, keys, pool: self.pool.clone(), sealer: self.sealer.clone() };
+        let (pool, sealer) = (self.pool.clone(), self.sealer.clone());
+        let deps = insightforge_projector::Deps { link, keys, pool, sealer, archive: None };
         let (handoff, _handed_over) = tokio::sync::mpsc::channel(1_000);
         let mut projector = Projector::new(&config, &deps, handoff, Lag::new(self.partitions));
         while !matches!(projector.step().await.unwrap(), Step::Idle) {}

@@ -1,9 +1,7 @@
 //! Alone, and on ground that a rebuild understands: what is checked before anything is created.
 
+use insightforge_archive::Journal;
 use insightforge_schema::id::PartitionCount;
-use insightforge_schema::journal;
-use insightforge_schema::keys::Keys;
-use insightforge_schema::link::Link;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, Executor, MySqlPool};
 
@@ -20,7 +18,7 @@ const UNLOCK: &str = "DO RELEASE_LOCK(CONCAT('insightforge_rebuild_', LEFT(SHA2(
 ///
 /// # Errors
 /// [`RebuildError::AnotherIsRunning`].
-pub(super) async fn be_alone(pool: &MySqlPool) -> Result<MySqlConnection, RebuildError> {
+pub(crate) async fn be_alone(pool: &MySqlPool) -> Result<MySqlConnection, RebuildError> {
     let mut connection = pool.acquire().await?.detach();
     // The connection is silent for as long as the load takes.
     sqlx::query("SET SESSION wait_timeout = 31536000").execute(&mut connection).await?;
@@ -29,7 +27,7 @@ pub(super) async fn be_alone(pool: &MySqlPool) -> Result<MySqlConnection, Rebuil
 }
 
 /// Lets the next rebuild begin; a closed connection would let it only once the server has noticed.
-pub(super) async fn let_others(mut alone: MySqlConnection) {
+pub(crate) async fn let_others(mut alone: MySqlConnection) {
     if let Err(error) = alone.execute(UNLOCK).await {
         tracing::debug!(%error, "the lock goes with the connection");
     }
@@ -64,25 +62,23 @@ pub(super) async fn check_tables(pool: &MySqlPool) -> Result<(), RebuildError> {
     }
 }
 
-/// Refuses a journal that does not reach from the first event to the checkpoint.
+/// Refuses a journal that does not reach from the first event to the checkpoint, stream and archive taken together.
 ///
 /// # Errors
 /// [`RebuildError::Trimmed`], [`RebuildError::Short`].
 pub(super) async fn check_journal(
-    link: &Link,
-    keys: &Keys,
+    journal: &Journal,
     partitions: PartitionCount,
     checkpoint: &[u64],
 ) -> Result<(), RebuildError> {
     for (partition, &folded) in partitions.iter().zip(checkpoint) {
-        let ends = journal::last_number(link, keys, partition).await?;
+        let ends = journal.last_number(partition).await?;
         if ends < folded {
             return Err(RebuildError::Short { partition, folded, ends });
         }
-        let first = journal::range(link, keys, partition, 0, None, 1).await?;
-        match first.first().map(|event| event.position.n) {
-            Some(begins) if begins != 1 => return Err(RebuildError::Trimmed { partition, begins }),
-            _ => {}
+        let begins = journal.begins(partition).await?;
+        if begins > 1 {
+            return Err(RebuildError::Trimmed { partition, begins });
         }
     }
     Ok(())

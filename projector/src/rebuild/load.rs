@@ -4,6 +4,7 @@
 //! Two connections write, one the history, the other everything else: every table's rows then arrive in the order of their
 //! keys. They need not agree at every moment: nobody reads the fresh tables before both have finished.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::lane::{Batch, Lane};
 use crate::checkpoint::{self, Advance};
 use crate::fold::{Known, Rows, fold, missing};
 use crate::literal::inserts;
+use crate::retired::{retire_as_live, without_retired};
 use crate::rows::{self, BATCHES, FAULTS, LOGS, RESULTS, SHADOWS, TASKS};
 use crate::taken::taken_ids;
 use crate::window::{Reader, Window, WindowError};
@@ -92,6 +94,19 @@ impl Loader {
         Ok(events)
     }
 
+    /// Takes out what the live tables lack because it ended before their horizon; how many tasks.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub(super) async fn retire(&mut self) -> Result<u64, sqlx::Error> {
+        let retired = retire_as_live(&mut *self.pool.acquire().await?, FRESH).await?;
+        if retired > 0 {
+            // What is remembered of them has no row any more.
+            self.known.clear();
+        }
+        Ok(retired)
+    }
+
     /// Counts the events that were handed to the connections.
     pub(super) fn handed(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.handed)
@@ -118,7 +133,7 @@ impl Loader {
         while let Some(window) = windows.recv().await {
             let window = window?;
             let wanted = missing(&window.events, &self.known);
-            let mut refused = HashSet::new();
+            let (mut refused, mut events) = (HashSet::new(), Cow::Borrowed(&window.events[..]));
             if self.careful || !wanted.is_empty() {
                 // What is asked for may still be on its way.
                 lanes.finish().await?;
@@ -126,12 +141,13 @@ impl Loader {
                 for task in load(&mut connection, FRESH, &wanted).await? {
                     self.known.insert(task);
                 }
+                events = without_retired(&mut connection, FRESH, &window.events, &self.known).await?;
                 if self.careful {
                     refused = taken_ids(&mut connection, FRESH, &window.events).await?;
                 }
                 lanes = self.open().await?;
             }
-            let rows = fold(&window.events, &mut self.known, &refused);
+            let rows = fold(&events, &mut self.known, &refused);
             let state = state(&rows, &self.tables, self.advances(&window));
             let history =
                 Batch { inserts: inserts(&LOGS, FRESH, rows.logs.iter().map(|it| rows::log(it))), ..Batch::default() };

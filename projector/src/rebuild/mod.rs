@@ -22,10 +22,9 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use insightforge_archive::{Journal, ReadError};
 use insightforge_schema::id::{Cursor, Partition, PartitionCount};
-use insightforge_schema::journal;
-use insightforge_schema::keys::Keys;
-use insightforge_schema::link::{Link, LinkError};
+use insightforge_schema::link::LinkError;
 use sqlx::MySqlPool;
 
 use crate::checkpoint;
@@ -37,6 +36,7 @@ use load::{Loader, Touched};
 use swap::{Attempt, Fence};
 
 pub use compare::{Compared, Sum};
+pub(crate) use guard::{be_alone, let_others};
 
 /// So few events are left for behind the fence; a live projector folds them in a fraction of a second.
 const FEW_EVENTS: u64 = 2_000;
@@ -66,8 +66,7 @@ pub struct Config {
 /// What a rebuild needs beside its settings. No sealer, no endpoint: it sends nothing.
 #[derive(Clone)]
 pub struct Deps {
-    pub link: Link,
-    pub keys: Keys,
+    pub journal: Journal,
     pub pool: MySqlPool,
 }
 
@@ -109,8 +108,8 @@ pub enum RebuildError {
     #[error("another rebuild of this database is running")]
     AnotherIsRunning,
     #[error(
-        "the journal of partition {partition} begins at event {begins}: its beginning was trimmed, and tables built from \
-         the rest would lack what stood there"
+        "the journal of partition {partition} begins at event {begins}, in Redis and in the archive: tables built from that \
+         would lack what stood before"
     )]
     Trimmed { partition: Partition, begins: u64 },
     #[error(
@@ -130,6 +129,8 @@ pub enum RebuildError {
     Window(#[from] WindowError),
     #[error("the journal could not be read: {0}")]
     Journal(#[from] LinkError),
+    #[error("the journal could not be read: {0}")]
+    Past(#[from] ReadError),
     #[error("the database: {0}")]
     Tables(#[from] sqlx::Error),
 }
@@ -152,7 +153,7 @@ async fn rebuild_alone(
 ) -> Result<Report, RebuildError> {
     guard::check_tables(&deps.pool).await?;
     let checkpoint = checkpoint::read(&deps.pool, config.partitions, &config.owner).await?;
-    guard::check_journal(&deps.link, &deps.keys, config.partitions, &checkpoint).await?;
+    guard::check_journal(&deps.journal, config.partitions, &checkpoint).await?;
     for leftover in [FRESH, OLD] {
         fresh::drop_all(&deps.pool, leftover).await?;
     }
@@ -178,7 +179,7 @@ async fn fill_and_swap(
 ) -> Result<Report, RebuildError> {
     let began = Instant::now();
     let later = fresh::create(&deps.pool).await?;
-    let reader = Reader { link: deps.link.clone(), keys: deps.keys.clone(), partitions: config.partitions };
+    let reader = Reader { journal: deps.journal.clone(), partitions: config.partitions };
     let mut loader = Loader::new(deps.pool.clone(), reader, config.owner.clone()).await?;
     let target = target(config, deps, checkpoint).await?;
     let handed = loader.handed();
@@ -219,7 +220,7 @@ async fn target(config: &Config, deps: &Deps, checkpoint: &[u64]) -> Result<Vec<
     let mut target = checkpoint.to_vec();
     if config.to_end {
         for (partition, target) in config.partitions.iter().zip(&mut target) {
-            *target = (*target).max(journal::last_number(&deps.link, &deps.keys, partition).await?);
+            *target = (*target).max(deps.journal.last_number(partition).await?);
         }
     }
     Ok(target)
@@ -261,6 +262,8 @@ impl Rebuild<'_> {
         // What happens to the fresh tables from here on is compared again later.
         let mut live = Snapshot::take(&self.deps.pool, self.config.partitions).await?;
         self.loader.load_to(&target(self.config, self.deps, &live.checkpoint).await?).await?;
+        // Nothing retires meanwhile: who deletes needs the lock that this rebuild holds.
+        self.loader.retire().await?;
         self.loader.take_touched();
         let tables = self.compare(&mut live, &Scope::All).await?;
         let at = Cursor(live.checkpoint.clone());

@@ -4,28 +4,35 @@
 //! 2. [`fold`](crate::fold) – what the window makes of the rows, by the code that made them.
 //! 3. [`expect`] – those rows, column by column, against the rows of one snapshot of the tables.
 //! 4. [`recall`] – a task that was forgotten meanwhile is folded again from its own events.
+//! 5. [`retirement`] – a task that is absent because it ended long ago is no difference.
+//!
+//! [`stretch`] looks at a part only: every event of it must have left its trace in the tables.
 //!
 //! The snapshot holds the tables as they were at one checkpoint, so a projector may go on meanwhile.
 
 mod expect;
 mod recall;
+mod retirement;
+mod stretch;
 
 use std::num::NonZeroUsize;
 
+use insightforge_archive::{Journal, ReadError};
 use insightforge_schema::event::Event;
 use insightforge_schema::id::{Cursor, PartitionCount, Position, position_of_row};
-use insightforge_schema::keys::Keys;
-use insightforge_schema::link::{Link, LinkError};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
 use crate::fold::{Known, Rows, fold, missing};
+use crate::retired;
 use crate::rows::{self, BATCHES, FAULTS, LOGS, RESULTS, SHADOWS, TASKS, Table};
 use crate::snapshot::Snapshot;
 use crate::taken::taken_ids;
 use crate::window::Reader;
 use expect::{Expected, Within};
+use retirement::Retirement;
 
 pub use crate::window::WindowError;
+pub use stretch::verify_stretch;
 
 /// Unended tasks kept in memory; about half a KiB each.
 const KNOWN_TASKS: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
@@ -37,8 +44,7 @@ const SAMPLE_STEP: u64 = 500;
 /// What a verification needs.
 #[derive(Clone)]
 pub struct Deps {
-    pub link: Link,
-    pub keys: Keys,
+    pub journal: Journal,
     pub pool: MySqlPool,
     pub partitions: PartitionCount,
 }
@@ -71,7 +77,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Window(#[from] WindowError),
     #[error("the journal could not be read: {0}")]
-    Journal(#[from] LinkError),
+    Journal(#[from] ReadError),
     #[error("the database: {0}")]
     Tables(#[from] sqlx::Error),
 }
@@ -89,6 +95,7 @@ pub async fn verify(deps: &Deps) -> Result<Report, VerifyError> {
         verification.look_at(&window.events, &within).await?;
         after = window.upto;
     }
+    verification.retirement.tell(&mut verification.report);
     verification.count_rows().await?;
     verification.end().await
 }
@@ -118,17 +125,20 @@ struct Verification {
     reader: Reader,
     known: Known,
     report: Report,
+    retirement: Retirement,
     /// Rows that the journal makes, a table.
     made: [(&'static Table, u64); 6],
 }
 
 impl Verification {
     async fn begin(deps: &Deps) -> Result<Self, VerifyError> {
-        let snapshot = Snapshot::take(&deps.pool, deps.partitions).await?;
+        let mut snapshot = Snapshot::take(&deps.pool, deps.partitions).await?;
+        let retirement = Retirement::new(retired::horizon(&mut snapshot.connection).await?);
         let at = Cursor(snapshot.checkpoint.clone());
         Ok(Self {
             snapshot,
-            reader: Reader { link: deps.link.clone(), keys: deps.keys.clone(), partitions: deps.partitions },
+            retirement,
+            reader: Reader { journal: deps.journal.clone(), partitions: deps.partitions },
             known: Known::new(KNOWN_TASKS),
             report: Report { at, events: 0, tasks: 0, differences: 0, examples: Vec::new() },
             made: [(&TASKS, 0), (&RESULTS, 0), (&SHADOWS, 0), (&LOGS, 0), (&BATCHES, 0), (&FAULTS, 0)],
@@ -142,8 +152,9 @@ impl Verification {
             let earlier = recall::events_of(&self.reader, &mut self.snapshot, &forgotten, Some(within.after)).await?;
             recall::fold_into(&mut self.known, &earlier);
         }
-        let rows = fold(events, &mut self.known, &refused);
         self.report.events += events.len() as u64;
+        let events = &*self.retirement.without_absent(&mut self.snapshot.connection, events, &refused).await?;
+        let rows = fold(events, &mut self.known, &refused);
         self.compare(&rows, Some(within)).await
     }
 

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use futures_util::future::try_join_all;
 use insightforge_schema::event::Event;
 use insightforge_schema::id::position_of_row;
-use insightforge_schema::journal;
 use insightforge_schema::task::{Task, apply};
 
 use super::VerifyError;
@@ -41,9 +40,7 @@ pub(super) async fn events_of(
         let reads = ids.iter().map(|id| position_of_row(*id)).filter(|position| {
             upto.is_none_or(|upto| upto.get(usize::from(position.partition.0)).is_some_and(|last| position.n <= *last))
         });
-        let reads = reads.map(|position| {
-            journal::range(&reader.link, &reader.keys, position.partition, position.n, Some(position.n), 1)
-        });
+        let reads = reads.map(|position| reader.journal.range(position.partition, position.n, Some(position.n), 1));
         events.extend(try_join_all(reads).await?.into_iter().flatten());
     }
     Ok(events)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use insightforge_projector::lag::Lag;
 use insightforge_projector::project::Projector;
 use insightforge_projector::webhook::{Delivery, Endpoint, Secret, WebhookConfig};
-use insightforge_projector::{Config, Deps};
+use insightforge_projector::{Config, Deps, Upkeep};
 use insightforge_schema::event::{
     Change, Completed, Failed, Meta, Processing, Route, ShadowError, Shadowed, Submitted, encode, now_us,
 };
@@ -40,7 +40,8 @@ impl Stage {
         let pool = tables::pool(&url, 4).unwrap();
         tables::migrate(&pool).await.unwrap();
         let link = Link::new(&redis, Duration::from_secs(10)).unwrap();
-        let deps = Deps { link, keys: Keys::new(&format!("t{name}")), pool, sealer: Sealer::new(&[7; 32]) };
+        let keys = Keys::new(&format!("t{name}"));
+        let deps = Deps { link, keys, pool, sealer: Sealer::new(&[7; 32]), archive: None };
         Self { server, database, url, deps }
     }
 
@@ -61,6 +62,7 @@ impl Stage {
             owner: owner.to_owned(),
             batch_events: 4_000,
             webhook: WebhookConfig { endpoints: vec![endpoint], ..WebhookConfig::default() },
+            upkeep: Upkeep::default(),
         };
         let (handoff, handed_over) = mpsc::channel(4);
         (Projector::new(&config, &self.deps, handoff, Lag::new(config.partitions)), handed_over)

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use insightforge_projector::webhook::schedule::Schedule;
 use insightforge_projector::webhook::webhook_id;
-use insightforge_projector::{Config, Deps};
+use insightforge_projector::{Config, Deps, Upkeep};
 use insightforge_schema::event::{Change, Completed, Meta, Processing, Submitted, Webhook, encode, now_us};
 use insightforge_schema::id::{Partition, PartitionCount, TaskId};
 use insightforge_schema::keys::Keys;
@@ -99,8 +99,9 @@ pub(crate) async fn an_ended_task_is_announced_to_its_own_url_and_to_the_endpoin
         owner: "test".to_owned(),
         batch_events: 100,
         webhook: Stage::open_config(&[("shop", receiver.url())]),
+        upkeep: Upkeep::default(),
     };
-    let deps = Deps { link, keys, pool: stage.pool.clone(), sealer: stage.sealer.clone() };
+    let deps = Deps { link, keys, pool: stage.pool.clone(), sealer: stage.sealer.clone(), archive: None };
     let projector = tokio::spawn(insightforge_projector::run(config, deps, shutdown.clone()));
     receiver.received(2).await;
     shutdown.cancel();
