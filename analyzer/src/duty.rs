@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use insightforge_schema::id::Partition;
 use insightforge_schema::link::LinkError;
+use insightforge_schema::script;
 
 use crate::worker::Worker;
 
@@ -27,17 +28,7 @@ impl Duty {
             return Ok(true);
         }
         let term_ms = self.term.as_millis() as u64;
-        let mut take = redis::cmd("SET");
-        take.arg(&self.key).arg(worker.name()).arg("PX").arg(term_ms).arg("NX").arg("GET");
-        let holder: Option<String> = worker.link.query(&take).await?;
-        let ours = match holder {
-            None => true,
-            Some(holder) if holder == worker.name() => {
-                let _: i64 = worker.link.query(redis::cmd("PEXPIRE").arg(&self.key).arg(term_ms)).await?;
-                true
-            }
-            Some(_) => false,
-        };
+        let ours = script::duty(&worker.link, &self.key, worker.name(), term_ms).await?;
         self.renew_at = ours.then(|| Instant::now() + self.term / 2);
         Ok(ours)
     }

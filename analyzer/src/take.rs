@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use insightforge_schema::event::now_us;
 use insightforge_schema::id::{Partition, TaskId};
+use insightforge_schema::keys::Lane;
 use insightforge_schema::link::LinkError;
-use insightforge_schema::script::Context;
+use insightforge_schema::script::{self, Context};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -438,17 +439,8 @@ impl Taker {
 }
 
 /// Creates a lane's group where it does not exist.
-pub(crate) async fn create_group(
-    worker: &Worker,
-    partition: Partition,
-    lane: &insightforge_schema::keys::Lane,
-) -> Result<(), LinkError> {
-    let mut command = redis::cmd("XGROUP");
-    command.arg("CREATE").arg(worker.keys.lane(partition, lane)).arg(lane.group()).arg("0").arg("MKSTREAM");
-    match worker.link.query::<Value>(&command).await {
-        Err(LinkError::Refused(text)) if text.contains("BUSYGROUP") => Ok(()),
-        result => result.map(|_| ()),
-    }
+pub(crate) async fn create_group(worker: &Worker, partition: Partition, lane: &Lane) -> Result<(), LinkError> {
+    script::create_group(&worker.link, &worker.keys, partition, lane).await
 }
 
 /// First attempts stay together; each repeated one goes alone, so that an input that hangs or kills takes nobody along

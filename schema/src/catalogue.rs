@@ -1,11 +1,14 @@
 //! Which models exist, and which analyzers are alive: announcements that analyzers refresh and everybody may read.
 //! Nothing depends on them for correctness; they answer "what can I ask for?" and "is anybody there?".
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::now_us;
 use crate::keys::{Keys, Lane};
 use crate::link::{Link, LinkError};
+use crate::script::NOTE;
 
 /// An analyzer that has not been seen for this long counts as gone, in milliseconds.
 pub const WORKER_GONE_MS: i64 = 30_000;
@@ -162,13 +165,12 @@ pub struct Limits {
 /// # Errors
 /// See [`LinkError`].
 pub async fn announce_models(link: &Link, keys: &Keys, cards: &[ModelCard]) -> Result<(), LinkError> {
-    let mut command = redis::cmd("HSET");
-    command.arg(keys.models());
+    let mut notes = Vec::with_capacity(2 * cards.len());
     for card in cards {
-        let json = serde_json::to_string(card).expect("a card is plain data");
-        command.arg(card.lane().to_string()).arg(json);
+        let json = serde_json::to_vec(card).expect("a card is plain data");
+        notes.extend([Cow::Owned(card.lane().to_string().into_bytes()), Cow::Owned(json)]);
     }
-    if cards.is_empty() { Ok(()) } else { link.query(&command).await }
+    if cards.is_empty() { Ok(()) } else { link.eval::<i64>(&NOTE, &[keys.models()], &notes).await.map(|_| ()) }
 }
 
 /// All announced models, by type and version.
@@ -187,8 +189,9 @@ pub async fn models(link: &Link, keys: &Keys) -> Result<Vec<ModelCard>, LinkErro
 /// # Errors
 /// See [`LinkError`].
 pub async fn report(link: &Link, keys: &Keys, worker: &Worker) -> Result<(), LinkError> {
-    let json = serde_json::to_string(worker).expect("a worker is plain data");
-    link.query(redis::cmd("HSET").arg(keys.workers()).arg(&worker.name).arg(json)).await
+    let json = serde_json::to_vec(worker).expect("a worker is plain data");
+    let note = [Cow::Borrowed(worker.name.as_bytes()), Cow::Owned(json)];
+    link.eval::<i64>(&NOTE, &[keys.workers()], &note).await.map(|_| ())
 }
 
 /// Takes an analyzer off the list, at its orderly end.

@@ -46,6 +46,9 @@ scripts! {
     BATCH = "batch.lua",
     BEAT = "beat.lua",
     PRUNE = "prune.lua",
+    DUTY = "duty.lua",
+    GROUP = "group.lua",
+    NOTE = "note.lua",
     VIEW = "view.lua",
     RANGE = "range.lua",
     MARK = "mark.lua",
@@ -643,6 +646,24 @@ pub async fn prune(
 ) -> Result<u64, LinkError> {
     let names = [keys.lane(partition, lane)];
     link.eval(&PRUNE, &names, &[bytes(lane.group().as_bytes()), number(min_idle_ms)]).await
+}
+
+/// Takes a janitor's duty for `term_ms`, or keeps it; says whether it is this process's.
+///
+/// # Errors
+/// See [`LinkError`].
+pub async fn duty(link: &Link, key: &str, process: &str, term_ms: u64) -> Result<bool, LinkError> {
+    let ours: i64 = link.eval(&DUTY, &[key.to_owned()], &[bytes(process.as_bytes()), number(term_ms)]).await?;
+    Ok(ours == 1)
+}
+
+/// Creates a lane's group where it does not exist; it begins at the lane's first entry.
+///
+/// # Errors
+/// See [`LinkError`].
+pub async fn create_group(link: &Link, keys: &Keys, partition: Partition, lane: &Lane) -> Result<(), LinkError> {
+    let names = [keys.lane(partition, lane)];
+    link.eval::<i64>(&GROUP, &names, &[bytes(lane.group().as_bytes())]).await.map(|_| ())
 }
 
 /// A task as Redis holds it now.

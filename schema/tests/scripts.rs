@@ -370,3 +370,27 @@ async fn a_run_of_the_journal_ends_with_the_entry_that_fills_it() {
     let beyond = journal::run(&stage.link, &stage.keys, PARTITION, 21, 100, 1).await.unwrap();
     assert!(beyond.0.is_empty() && beyond.1);
 }
+
+#[tokio::test]
+async fn a_duty_is_one_processs_until_its_term_is_over() {
+    let stage = Stage::new();
+    let key = stage.keys.lease(PARTITION, "reap");
+    let ask = async |process: &str, term_ms| script::duty(&stage.link, &key, process, term_ms).await.unwrap();
+    assert!(ask("one", 60_000).await);
+    assert!(!ask("two", 60_000).await);
+    assert!(ask("one", 1).await, "who has it keeps it, for the term it asks for now");
+    while !ask("two", 60_000).await {}
+    assert!(!ask("one", 60_000).await);
+}
+
+#[tokio::test]
+async fn a_group_that_exists_stays_as_it_is() {
+    let stage = Stage::new();
+    let task = stage.submitted().await;
+    for _ in 0..2 {
+        script::create_group(&stage.link, &stage.keys, PARTITION, &stage.lane).await.unwrap();
+    }
+    let token = stage.read("w1").await;
+    script::create_group(&stage.link, &stage.keys, PARTITION, &stage.lane).await.unwrap();
+    assert!(matches!(stage.start("w1", task, &token).await, Started::Ours { .. }));
+}
