@@ -16,6 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use clap::{Args, ValueEnum};
+use insightforge_schema::fail;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,11 @@ use tracing_subscriber::EnvFilter;
 /// Runs a command on a fresh runtime with so many threads; an error is printed once, here.
 pub(crate) fn run(worker_threads: NonZeroUsize, command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     rustls::crypto::ring::default_provider().install_default().expect("no other provider was installed before");
+    if fail::COMPILED
+        && let Ok(plan) = std::env::var("INSIGHTFORGE_FAIL_AT")
+    {
+        fail::arm(&plan).expect("INSIGHTFORGE_FAIL_AT");
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(worker_threads.get()).enable_all().build().expect("the runtime can start");
     let result = runtime.block_on(command);

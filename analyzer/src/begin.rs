@@ -3,6 +3,7 @@
 use insightforge_inference::InferError;
 use insightforge_schema::deadline;
 use insightforge_schema::event::{Change, Processing, Submitted, decode, encode, now_us};
+use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, Start, Started};
@@ -32,7 +33,9 @@ pub(crate) async fn begin<'a>(worker: &'a Worker, batch: &'a Batch) -> Vec<Attem
             event: encode(&worker.meta(now_us, reference.attempt, &reference.context), &processing),
         })
         .collect();
+    fail::reached(Step::StartUnsent);
     let begun = start_all(worker, lane, &starts).await;
+    fail::reached(Step::StartWritten);
     end_expired(worker, lane, &starts, &begun).await;
     keep_ours(worker, batch, begun, now_us)
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use insightforge_schema::event::{Change, Completed, DeadLettered, Failed, RetryScheduled, encode};
+use insightforge_schema::fail::{self, Step};
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, Finish, Held, Retry};
 
@@ -160,7 +161,10 @@ async fn finish(worker: &Worker, lane: &ServedLane, ends: &[Finish], now_ms: i64
     if ends.is_empty() {
         return Vec::new();
     }
-    match finish_all(worker, lane, ends, now_ms).await {
+    fail::reached(Step::FinishUnsent);
+    let finished = finish_all(worker, lane, ends, now_ms).await;
+    fail::reached(Step::FinishWritten);
+    match finished {
         Ok(held) => held,
         Err(error) => {
             report(lane, ends.len(), &error);
@@ -187,7 +191,9 @@ async fn retry(worker: &Worker, lane: &ServedLane, retries: &[Retry]) -> Vec<Hel
     if retries.is_empty() {
         return Vec::new();
     }
-    match retry_all(worker, lane, retries).await {
+    let retried = retry_all(worker, lane, retries).await;
+    fail::reached(Step::RetryWritten);
+    match retried {
         Ok(held) => held,
         Err(error) => {
             report(lane, retries.len(), &error);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use insightforge_schema::event::now_us;
+use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::Lane;
 use insightforge_schema::link::LinkError;
@@ -39,7 +40,9 @@ pub async fn move_due(worker: &Worker, partition: Partition) -> Result<u64, Link
             }
         }
         if !tasks.is_empty() {
+            fail::reached(Step::MoveUnsent);
             moved += script::move_due(&worker.link, &worker.keys, partition, now_ms, &tasks).await?;
+            fail::reached(Step::MoveWritten);
         }
         if listed < CHUNK {
             return Ok(moved);

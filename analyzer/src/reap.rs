@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use insightforge_inference::InferError;
 use insightforge_schema::event::{Change, DeadLettered, Failed, Meta, RetryScheduled, encode, now_us};
+use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::Lane;
 use insightforge_schema::link::LinkError;
@@ -126,7 +127,9 @@ async fn take_over(
         min_idle_ms: worker.config.lease_ms,
         takeover: write(worker, lane, &reference, record.as_ref(), decision, now_us),
     };
+    fail::reached(Step::ReapUnsent);
     let reaped = script::reap(&worker.link, &worker.keys, partition, lane, now_us / 1_000, &reap).await?;
+    fail::reached(Step::ReapWritten);
     if reaped == Reaped::Done {
         tracing::warn!(task = %reference.task, %lane, holder = record.map(|record| record.worker),
             outcome = outcome(&reap.takeover), "took over from a silent holder");

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::{Partition, PartitionCount};
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::{Link, LinkError};
@@ -174,7 +175,9 @@ impl Carrier {
             submits.push(submit);
             answers.push((answer, share, place));
         }
+        fail::reached(Step::SubmitUnsent);
         let stored = script::submit(&self.link, &self.keys, self.partition, &submits, self.lane_capacity).await;
+        fail::reached(Step::SubmitStored);
         match stored {
             Ok(stored) => {
                 let accepted = stored.iter().filter(|one| matches!(one, Submission::Accepted { .. })).count();

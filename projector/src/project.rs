@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use insightforge_archive::{Journal, ReadError};
 use insightforge_schema::event::{Event, now_us};
+use insightforge_schema::fail::{self, Step as FailStep};
 use insightforge_schema::id::{Partition, stream_id};
 use insightforge_schema::journal::{read_entry, read_streams};
 use insightforge_schema::link::LinkError;
@@ -131,6 +132,7 @@ impl Projector {
         let Some(last) = events.last() else { return Ok(Step::Idle) };
         let last_us = last.meta.at_us;
         let advances = self.advances(&events)?;
+        fail::reached(FailStep::FoldRead);
         let began = Instant::now();
         if !self.write(&events, &advances).await? {
             measure::transaction("fenced", began.elapsed());
@@ -231,6 +233,7 @@ impl Projector {
             transaction.rollback().await?;
             return Ok(false);
         }
+        fail::reached(FailStep::FoldFenced);
         let wanted = missing(events, &self.known);
         for task in load(&mut transaction, "", &wanted).await? {
             self.known.insert(task);
@@ -243,7 +246,9 @@ impl Projector {
         let any = !announcements.is_empty();
         let leased = room.is_ok() && refused.is_none();
         let deliveries = outbox::write(&mut transaction, &self.webhook, announcements, leased).await?;
+        fail::reached(FailStep::FoldUncommitted);
         transaction.commit().await?;
+        fail::reached(FailStep::FoldCommitted);
         if let (true, Ok(room)) = (any && leased, room) {
             room.send(deliveries);
         }

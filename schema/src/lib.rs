@@ -16,6 +16,7 @@
 //! 11. [`seal`] – how a secret travels inside an event.
 //! 12. [`address`] – where a webhook may go.
 //! 13. [`trim`] – what the journal may lose, and the mark that it never passes.
+//! 14. [`fail`] – named steps at which tests make a process die; empty in a release.
 //!
 //! What is absent on purpose: no HTTP, no model, no SQL beyond the table definitions. Nothing here reads the
 //! environment.
@@ -24,6 +25,7 @@ pub mod address;
 pub mod catalogue;
 pub mod deadline;
 pub mod event;
+pub mod fail;
 pub mod id;
 pub mod journal;
 pub mod keys;

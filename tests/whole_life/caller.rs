@@ -1,6 +1,5 @@
 //! A caller of the API: knows the wire contract.
 
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Response, StatusCode};
@@ -8,6 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::eventually;
+pub(crate) use crate::program::http;
 
 pub(crate) const TEXT: &str = "這是一個非常正面的測試語句，我很喜歡！";
 
@@ -94,10 +94,4 @@ impl Caller {
         })
         .await
     }
-}
-
-pub(crate) fn http() -> Client {
-    static PROVIDER: Once = Once::new();
-    PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
-    Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap()
 }

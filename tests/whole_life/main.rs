@@ -20,7 +20,11 @@ mod endings;
 mod inferring;
 mod installation;
 mod life;
+#[path = "../shared/package.rs"]
+mod package;
 mod process;
+#[path = "../shared/program.rs"]
+mod program;
 mod rebuilding;
 mod receiver;
 mod refusals;

@@ -1,14 +1,10 @@
 //! Model versions come, take a share, take over, go back and are compared, on real uploads, under load.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use insightforge_inference::native::linear::features::Features;
-use insightforge_inference::native::linear::file::{Head, Header, Labels, LinearFile};
-use insightforge_inference::native::linear::table::Table;
 use insightforge_schema::event::{Change, Completed, Meta};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::journal;
@@ -16,12 +12,12 @@ use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
 use insightforge_schema::registry::{self, Entry, Routes};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::eventually;
 use crate::installation::{Database, Installation};
+use crate::package::put_package;
 use crate::process::Signal;
 
 /// Users that upload in turn.
@@ -138,46 +134,6 @@ async fn a_version_is_loaded_tried_promoted_and_taken_back_under_load_and_no_tas
         assert!(told.contains(event), "{event} in {told}");
     }
     installation.end().await;
-}
-
-/// A package whose model says one word whatever it is asked.
-fn put_package(models: &Path, task_type: &str, version: &str, word: &str) {
-    let labels = vec!["glad".to_owned(), "sad".to_owned(), "odd".to_owned()];
-    let biases: Vec<f32> = labels.iter().map(|label| if label == word { 4.0 } else { 0.0 }).collect();
-    let features = Features { rows: 8, words: 1, letters: (0, 0), han: 1, negation: false };
-    let table = Table::compand(&[0.0; 24], biases.clone());
-    let head = Head::Labels(Labels { temperature: 1.0, out_of_scope: None, threshold: 0.0 });
-    let scales = table.scales().to_vec();
-    let weights = LinearFile { header: Header { format: 1, features, labels, head, scales, biases }, table }.write();
-    let manifest = format!(
-        r#"
-        format = 1
-        task_type = "{task_type}"
-        version = "{version}"
-        name = "mood {version}"
-        [runtime]
-        backend = "linear"
-        memory_mb = 1
-        [files]
-        "weights.bin" = "{hash}"
-        [input]
-        schema = {{ type = "object", required = ["text"], properties = {{ text = {{ type = "string" }} }} }}
-        text = "/text"
-        [output]
-        schema = {{ type = "object" }}
-        draw = "labels"
-        [linear]
-        weights = "weights.bin"
-        [[check]]
-        input = '{{"text": "hello"}}'
-        expect = {{ label = "{word}" }}
-        "#,
-        hash = hex::encode(Sha256::digest(&weights)),
-    );
-    let folder = models.join(task_type).join(version);
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("weights.bin"), weights).unwrap();
-    std::fs::write(folder.join("model.toml"), manifest).unwrap();
 }
 
 /// Uploads without pause.

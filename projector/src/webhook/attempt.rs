@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use insightforge_schema::address::parse_url;
 use insightforge_schema::event::now_us;
+use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::seal::Sealer;
 use reqwest::Url;
@@ -139,7 +140,12 @@ impl Courier {
 
     async fn exchange(&self, delivery: &Delivery, url: Url, trust: Trust) -> Answer {
         match self.headers(delivery) {
-            Ok(headers) => self.sender.post(trust, url, headers, delivery.body.clone()).await,
+            Ok(headers) => {
+                fail::reached(Step::SendUnsent);
+                let answer = self.sender.post(trust, url, headers, delivery.body.clone()).await;
+                fail::reached(Step::SendAnswered);
+                answer
+            }
             Err(failure) => Answer::Failed(failure),
         }
     }

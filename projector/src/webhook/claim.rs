@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use insightforge_schema::event::now_us;
+use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::tables::datetime;
 use sqlx::{MySqlConnection, MySqlPool, Row};
@@ -79,6 +80,7 @@ pub(super) async fn claim(pool: &MySqlPool, config: &WebhookConfig) -> Result<Cl
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
+    fail::reached(Step::OutboxClaimed);
     for (id, endpoint, _) in due.keys.iter().filter(|(.., state)| *state == GIVEN_UP) {
         tracing::error!(id, endpoint, "a webhook was given up: its task has no row");
     }

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use insightforge_schema::fail::{self, Step};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Executor, MySqlPool};
 use tokio::sync::mpsc;
@@ -160,7 +161,9 @@ async fn write(pool: &MySqlPool, batch: &[Record]) -> Result<bool, sqlx::Error> 
     for statement in inserts(&ATTEMPTS, "", batch.iter().filter_map(Record::attempt_row)) {
         transaction.execute(AssertSqlSafe(statement)).await?;
     }
+    fail::reached(Step::RecordUncommitted);
     transaction.commit().await?;
+    fail::reached(Step::RecordCommitted);
     Ok(true)
 }
 

@@ -1,0 +1,124 @@
+//! What happens to Redis.
+
+use std::time::{Duration, Instant};
+
+use insightforge_schema::keys::Lane;
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+use super::Strike;
+use crate::fleet::ANALYZER;
+use crate::journal::Journal;
+use crate::site::Site;
+
+pub(super) async fn restart(site: &mut Site<'_>) -> Strike {
+    let began = Instant::now();
+    site.redis.server.terminate().await;
+    sleep(site.dice.millis(200, 1_500)).await;
+    site.redis.up().await;
+    Strike { began, healed: Instant::now() }
+}
+
+pub(super) async fn kill(site: &mut Site<'_>) -> Strike {
+    let began = Instant::now();
+    site.redis.server.kill().await;
+    sleep(site.dice.millis(200, 1_500)).await;
+    site.redis.up().await;
+    Strike { began, healed: Instant::now() }
+}
+
+/// Stopped for longer than a call waits for its answer: what was sent is carried out when it goes on, and has been sent
+/// again by then.
+pub(super) async fn freeze(site: &mut Site<'_>) -> Strike {
+    let began = Instant::now();
+    site.redis.server.signal(Signal::STOP);
+    sleep(site.dice.millis(5_500, 7_500)).await;
+    site.redis.server.signal(Signal::CONT);
+    Strike { began, healed: Instant::now() }
+}
+
+/// Every lane loses its consumer group, and with it who holds what; a few times.
+pub(super) async fn destroy_groups(site: &mut Site<'_>) -> Strike {
+    let began = Instant::now();
+    let mut destroyed = 0;
+    for _ in 0..4 {
+        for partition in site.partitions.iter() {
+            let names: Vec<String> = site.redis.query(redis::cmd("SMEMBERS").arg(site.keys.lanes(partition))).await;
+            for lane in names.iter().filter_map(|name| Lane::parse(name)) {
+                let mut destroy = redis::cmd("XGROUP");
+                destroy.arg("DESTROY").arg(site.keys.lane(partition, &lane)).arg(lane.group());
+                destroyed += site.redis.query::<i64>(&destroy).await;
+            }
+        }
+        sleep(site.dice.millis(100, 600)).await;
+    }
+    if destroyed == 0 {
+        site.complaints.push("there was no group to destroy".to_owned());
+    }
+    Strike { began, healed: Instant::now() }
+}
+
+pub(super) async fn flush_scripts(site: &mut Site<'_>) -> Strike {
+    let began = Instant::now();
+    for _ in 0..10 {
+        site.redis.query::<String>(redis::cmd("SCRIPT").arg("FLUSH")).await;
+        sleep(site.dice.millis(20, 150)).await;
+    }
+    Strike { began, healed: Instant::now() }
+}
+
+/// `maxmemory` is reached under `noeviction`.
+pub(super) async fn fill_memory(site: &mut Site<'_>) -> Strike {
+    let began = Instant::now();
+    let refused = |site: &Site<'_>| site.load.ledger.lock().unwrap().refused.get(&503).copied().unwrap_or(0);
+    let before = refused(site);
+    let info: String = site.redis.query(redis::cmd("INFO").arg("memory")).await;
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<u64>().ok());
+    let bound = used.expect("Redis tells its memory") + site.dice.below(64 << 10);
+    set(site, "maxmemory", &bound.to_string()).await;
+    sleep(site.dice.millis(1_500, 3_500)).await;
+    if refused(site) == before {
+        site.complaints.push("no upload was refused although Redis had no memory left".to_owned());
+    }
+    // Also with an analyzer that starts only now.
+    site.fleet.kill(ANALYZER).await;
+    site.fleet.start(&[ANALYZER]).await;
+    if !all_end(site, Duration::from_secs(15)).await {
+        site.complaints.push("what was accepted before does not come to its end without memory".to_owned());
+    }
+    set(site, "maxmemory", "0").await;
+    Strike { began, healed: Instant::now() }
+}
+
+/// Whether every task comes to its end within the time, while no other is taken.
+async fn all_end(site: &Site<'_>, within: Duration) -> bool {
+    let (mut journal, deadline) = (Journal::default(), Instant::now() + within);
+    while Instant::now() < deadline {
+        let mut connection = site.redis.connection().await;
+        journal.read_on(&mut connection, &site.keys, site.partitions).await.unwrap();
+        if journal.open() == 0 {
+            return true;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    false
+}
+
+async fn set(site: &Site<'_>, name: &str, value: &str) {
+    site.redis.query::<String>(redis::cmd("CONFIG").arg("SET").arg(name).arg(value)).await;
+}
+
+/// Its log cannot grow: under `appendfsync always` Redis ends then, rather than to promise what it cannot keep.
+pub(super) async fn fill_disk(site: &mut Site<'_>) -> Strike {
+    let began = Instant::now();
+    site.redis.server.room.as_ref().expect("it has a disk of its own").fill();
+    let deadline = Instant::now() + site.dice.millis(1_500, 3_000);
+    while Instant::now() < deadline && !site.redis.server.has_ended() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    site.redis.server.room.as_ref().expect("it has a disk of its own").free();
+    if site.redis.server.has_ended() {
+        site.redis.up().await;
+    }
+    Strike { began, healed: Instant::now() }
+}
