@@ -1,0 +1,286 @@
+//! The scripts on a real Redis, asked in the model's words.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use insightforge_schema::event::{Cancelled, Change, Meta, encode};
+use insightforge_schema::id::{Partition, TaskId};
+use insightforge_schema::keys::{Keys, Lane};
+use insightforge_schema::link::Link;
+use insightforge_schema::script::{
+    self, Cancellation, Context, Finish, Held, Reap, Reaped, Redrive, Retry, Start, Started, Submission, Submit,
+};
+use proptest::prelude::*;
+use redis::streams::StreamRangeReply;
+
+use crate::model::{Answer, Model, Picture, Prepared, Takeover, id_of};
+
+const PARTITION: Partition = Partition(0);
+/// Longer than anybody here has ever been silent.
+const LONG_MS: u64 = 3_600_000;
+
+/// An installation of its own. The scripts read no events, so every event is the same bytes.
+pub(crate) struct Stage {
+    link: Link,
+    keys: Keys,
+    lane: Lane,
+    event: Vec<u8>,
+    /// Tokens of the model's entries, by number.
+    tokens: Vec<String>,
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        let url = std::env::var("INSIGHTFORGE_TEST_REDIS_URL")
+            .expect("INSIGHTFORGE_TEST_REDIS_URL must name a Redis server for the tests");
+        let meta = Meta { at_us: 1, tenant: "default".to_owned(), actor: "test".to_owned(), attempt: 1, trace: None };
+        let stage = Self {
+            link: Link::new(&url, Duration::from_secs(10)).unwrap(),
+            keys: Keys::new(&format!("t{}", uuid::Uuid::new_v4().simple())),
+            lane: Lane::new("acting", "v1"),
+            event: encode(&meta, &Change::Cancelled(Cancelled { reason: "test".to_owned() })),
+            tokens: Vec::new(),
+        };
+        stage.create_group().await;
+        stage
+    }
+
+    async fn create_group(&self) {
+        let mut create = redis::cmd("XGROUP");
+        create.arg("CREATE").arg(self.lane_key()).arg(self.lane.group()).arg("0").arg("MKSTREAM");
+        self.link.query::<String>(&create).await.unwrap();
+    }
+
+    fn lane_key(&self) -> String {
+        self.keys.lane(PARTITION, &self.lane)
+    }
+
+    pub(crate) async fn take(&mut self, model: &Model, step: Prepared) -> Answer {
+        match step {
+            Prepared::Submit { task, other_body } => self.submit(task, other_body).await,
+            Prepared::Read { worker } => self.read(worker).await,
+            Prepared::Start { worker, entry } => self.start(model, worker, entry).await,
+            Prepared::Finish { entry, event_type } => self.finish(model, entry, event_type).await,
+            Prepared::Retry { entry, due } => self.retry(model, entry, due).await,
+            Prepared::Reap { entry, silent, expected, takeover } => {
+                self.reap(model, entry, silent, expected, takeover).await
+            }
+            Prepared::Cancel { task } => self.cancel(task).await,
+            Prepared::Move { now } => self.move_due(model, now).await,
+            Prepared::Redrive { old, new } => self.redrive(model, old, new).await,
+            Prepared::Beat { worker, entry } => self.beat(model, worker, entry).await,
+            Prepared::LoseGroup => {
+                let mut destroy = redis::cmd("XGROUP");
+                destroy.arg("DESTROY").arg(self.lane_key()).arg(self.lane.group());
+                self.link.query::<i64>(&destroy).await.unwrap();
+                self.create_group().await;
+                Answer::Nothing
+            }
+        }
+    }
+
+    async fn submit(&self, task: usize, other_body: bool) -> Answer {
+        let submit = Submit {
+            task: id_of(task),
+            lane: self.lane.clone(),
+            event: self.event.clone(),
+            fingerprint: Some(if other_body { b"other".to_vec() } else { b"print".to_vec() }),
+            idempotency_key: None,
+            context: Context::default(),
+            expires_ms: None,
+        };
+        let answers = script::submit(&self.link, &self.keys, PARTITION, &[submit], 0).await.unwrap();
+        submission(&answers[0])
+    }
+
+    async fn read(&self, worker: usize) -> Answer {
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP").arg(self.lane.group()).arg(format!("w{worker}")).arg("COUNT").arg(1);
+        read.arg("STREAMS").arg(self.lane_key()).arg(">");
+        let reply: Option<redis::streams::StreamReadReply> = self.link.query(&read).await.unwrap();
+        let token = reply.and_then(|reply| Some(reply.keys.first()?.ids.first()?.id.clone()));
+        Answer::Read(token.map(|token| self.number(&token)))
+    }
+
+    fn number(&self, token: &str) -> usize {
+        self.tokens.iter().position(|known| known == token).expect("a token that was learnt")
+    }
+
+    async fn start(&self, model: &Model, worker: usize, entry: usize) -> Answer {
+        let (task, token) = self.named(model, entry);
+        let start = Start { token, task, event: self.event.clone() };
+        let name = format!("w{worker}");
+        let started = script::start(&self.link, &self.keys, PARTITION, &self.lane, &name, &[start]).await.unwrap();
+        match &started[0] {
+            Started::Ours { first, submitted } => {
+                assert_eq!(*submitted, self.event);
+                Answer::Ours(*first)
+            }
+            Started::Busy => Answer::Busy,
+            Started::Lost => Answer::Lost,
+            Started::Expired => panic!("no task here has a deadline"),
+        }
+    }
+
+    fn named(&self, model: &Model, entry: usize) -> (TaskId, String) {
+        (id_of(model.lane[entry].task), self.tokens[entry].clone())
+    }
+
+    async fn finish(&self, model: &Model, entry: usize, event_type: &'static str) -> Answer {
+        let (task, token) = self.named(model, entry);
+        let dead_letter = (event_type == "failed").then(|| self.event.clone());
+        let end = Finish { token, task, event_type, event: self.event.clone(), dead_letter };
+        held(script::finish(&self.link, &self.keys, PARTITION, &self.lane, 1, &[end]).await.unwrap()[0])
+    }
+
+    async fn retry(&self, model: &Model, entry: usize, due_ms: i64) -> Answer {
+        let (task, token) = self.named(model, entry);
+        let next_attempt = model.tasks[&model.lane[entry].task].attempt + 1;
+        let retry = Retry { token, task, event: self.event.clone(), next_attempt, due_ms };
+        held(script::retry(&self.link, &self.keys, PARTITION, &self.lane, &[retry]).await.unwrap()[0])
+    }
+
+    async fn reap(
+        &self,
+        model: &Model,
+        entry: usize,
+        silent: bool,
+        expected_state: &'static str,
+        takeover: Takeover,
+    ) -> Answer {
+        let (task, token) = self.named(model, entry);
+        let event = self.event.clone();
+        let next_attempt = model.tasks[&model.lane[entry].task].attempt + 1;
+        let takeover = match takeover {
+            Takeover::Drop => script::Takeover::Drop,
+            Takeover::Requeue => script::Takeover::Requeue,
+            Takeover::Retry => script::Takeover::Retry { event, next_attempt, due_ms: 1 },
+            Takeover::Fail => script::Takeover::Fail { dead_letter: event.clone(), event },
+        };
+        let reap = Reap { token, task, expected_state, min_idle_ms: if silent { 0 } else { LONG_MS }, takeover };
+        match script::reap(&self.link, &self.keys, PARTITION, &self.lane, 1, &reap).await.unwrap() {
+            Reaped::Done => Answer::Done,
+            Reaped::Alive => Answer::Alive,
+            Reaped::Changed => Answer::Changed,
+        }
+    }
+
+    async fn cancel(&self, task: usize) -> Answer {
+        match script::cancel(&self.link, &self.keys, PARTITION, &self.lane, id_of(task), &self.event).await.unwrap() {
+            Cancellation::Done => Answer::Done,
+            Cancellation::Ended(outcome) => {
+                let known = ["completed", "failed", "cancelled"].into_iter().find(|word| *word == outcome);
+                Answer::Ended(known.expect("an outcome"))
+            }
+            Cancellation::Unknown => Answer::Unknown,
+        }
+    }
+
+    async fn move_due(&self, model: &Model, now: i64) -> Answer {
+        // Also those that are not due, and those that never were delayed: the script looks itself.
+        let (mut due, mut rest): (Vec<_>, Vec<_>) = (model.due(now), model.tasks.keys().copied().collect());
+        rest.retain(|number| !due.contains(number));
+        due.extend(rest);
+        let due: Vec<_> = due.into_iter().map(|number| (id_of(number), self.lane.clone())).collect();
+        Answer::Moved(script::move_due(&self.link, &self.keys, PARTITION, now, &due).await.unwrap())
+    }
+
+    async fn redrive(&self, model: &Model, old: usize, new: usize) -> Answer {
+        let redrive = Redrive {
+            old: id_of(old),
+            old_first: model.tasks[&old].first,
+            redriven: self.event.clone(),
+            new: id_of(new),
+            submitted: self.event.clone(),
+            lane: self.lane.clone(),
+            context: Context::default(),
+        };
+        submission(&script::redrive(&self.link, &self.keys, PARTITION, &redrive).await.unwrap())
+    }
+
+    async fn beat(&self, model: &Model, worker: usize, entry: usize) -> Answer {
+        let (name, held) = (format!("w{worker}"), [self.named(model, entry)]);
+        let held = script::beat(&self.link, &self.keys, PARTITION, &self.lane, &name, &held).await.unwrap();
+        Answer::Held(held[0])
+    }
+
+    /// Looks at the lane: it holds the model's entries, and those that are new tell their tokens.
+    pub(crate) async fn learn(&mut self, model: &Model) -> Result<(), TestCaseError> {
+        let range: StreamRangeReply =
+            self.link.query(redis::cmd("XRANGE").arg(self.lane_key()).arg("-").arg("+")).await.unwrap();
+        let found: Vec<&str> = range.ids.iter().map(|entry| entry.id.as_str()).collect();
+        let expected = model.on_lane();
+        prop_assert_eq!(found.len(), expected.len(), "{:?} on the lane; {:?}", found, model);
+        for (token, entry) in found.into_iter().zip(expected) {
+            if entry == self.tokens.len() {
+                self.tokens.push(token.to_owned());
+            }
+            prop_assert_eq!(self.tokens.get(entry).map(String::as_str), Some(token));
+        }
+        Ok(())
+    }
+
+    /// What there is in Redis.
+    pub(crate) async fn picture(&self, model: &Model) -> Picture {
+        let journal: StreamRangeReply =
+            self.link.query(redis::cmd("XRANGE").arg(self.keys.journal(PARTITION)).arg("-").arg("+")).await.unwrap();
+        for (entry, n) in journal.ids.iter().zip(1..) {
+            assert_eq!(entry.id, format!("0-{n}"), "numbers have no gap");
+        }
+        let task = |text: String| text.parse::<TaskId>().expect("a task's id");
+        let lane: StreamRangeReply =
+            self.link.query(redis::cmd("XRANGE").arg(self.lane_key()).arg("-").arg("+")).await.unwrap();
+        let mut list = redis::cmd("XPENDING");
+        list.arg(self.lane_key()).arg(self.lane.group()).arg("-").arg("+").arg(100);
+        let pending: Vec<(String, String, i64, i64)> = self.link.query(&list).await.unwrap();
+        let mut range = redis::cmd("ZRANGE");
+        range.arg(self.keys.delayed(PARTITION)).arg(0).arg(-1).arg("WITHSCORES");
+        let delayed: Vec<(String, i64)> = self.link.query(&range).await.unwrap();
+        let dead: Vec<String> =
+            self.link.query(redis::cmd("ZRANGE").arg(self.keys.dead(PARTITION)).arg(0).arg(-1)).await.unwrap();
+        let mut picture = Picture {
+            journal: journal.ids.iter().map(|it| (it.get("type").unwrap(), task(it.get("task").unwrap()))).collect(),
+            lane: lane.ids.iter().map(|it| task(it.get("i").unwrap())).collect(),
+            pending: pending.into_iter().map(|(token, worker, ..)| (self.number(&token), worker)).collect(),
+            delayed: delayed.into_iter().map(|(id, due)| (task(id), due)).collect(),
+            dead: dead.into_iter().map(task).collect(),
+            records: Vec::new(),
+        };
+        for number in model.tasks.keys() {
+            let key = self.keys.record(PARTITION, id_of(*number));
+            let record: HashMap<String, String> = self.link.query(redis::cmd("HGETALL").arg(key)).await.unwrap();
+            let field = |name: &str| record.get(name).cloned().unwrap_or_default();
+            let token = Some(field("q")).filter(|token| !token.is_empty()).map(|token| self.number(&token));
+            picture.records.push((id_of(*number), field("s"), token, field("a"), field("w"), field("o")));
+        }
+        picture.delayed.sort_unstable();
+        picture.dead.sort_unstable();
+        picture.records.sort_unstable();
+        picture
+    }
+
+    /// Takes its keys away.
+    pub(crate) async fn remove(&self) {
+        let keys: Vec<String> =
+            self.link.query(redis::cmd("KEYS").arg(format!("*{}*", self.keys.prefix()))).await.unwrap();
+        if !keys.is_empty() {
+            self.link.query::<i64>(redis::cmd("DEL").arg(keys)).await.unwrap();
+        }
+    }
+}
+
+fn submission(submission: &Submission) -> Answer {
+    match submission {
+        Submission::Accepted { n, .. } => Answer::Accepted(*n),
+        Submission::Known { .. } => Answer::Known,
+        Submission::Conflict { .. } => Answer::Conflict,
+        Submission::Full => Answer::Nothing,
+    }
+}
+
+fn held(held: Held) -> Answer {
+    match held {
+        Held::Done => Answer::Done,
+        Held::Lost => Answer::Lost,
+    }
+}
