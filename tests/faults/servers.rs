@@ -76,7 +76,7 @@ impl Server {
         while !answers().await {
             let log = || std::fs::read_to_string(&self.log).unwrap_or_default();
             assert!(
-                !self.child.as_mut().is_none_or(|it| it.try_wait().unwrap().is_some()),
+                self.child.as_mut().is_some_and(|it| it.try_wait().unwrap().is_none()),
                 "{} ended:\n{}",
                 self.name,
                 log()
@@ -233,7 +233,7 @@ impl MariaDb {
     pub(crate) async fn database(&self, name: &str, addr: &str) -> String {
         for statement in [
             format!("CREATE DATABASE {name}"),
-            format!("CREATE USER IF NOT EXISTS roles@'%' IDENTIFIED BY 'roles'"),
+            "CREATE USER IF NOT EXISTS roles@'%' IDENTIFIED BY 'roles'".to_owned(),
             format!("GRANT ALL ON {name}.* TO roles@'%'"),
         ] {
             self.say(&statement).await;
