@@ -36,7 +36,11 @@ impl Archivist {
             segments.iter().map(|segment| segment.last).filter(|last| *last < begins).max().unwrap_or(0)
         };
         if mark != Some(believed) {
-            tracing::warn!(%partition, ?mark, believed, "the archive's mark is set by what the archive holds");
+            if mark.is_none() && believed == 0 {
+                tracing::info!(%partition, "the journal's archive begins");
+            } else {
+                tracing::warn!(%partition, ?mark, believed, "the archive's mark is set by what the archive holds");
+            }
             trim::move_mark(link, keys, partition, mark, believed).await?;
         }
         *checked = true;
