@@ -250,10 +250,11 @@ async fn confirm(
     connection: &mut MultiplexedConnection,
 ) -> Result<(), RedisError> {
     let Some(Confirmation { replicas, key }) = confirmation else { return Ok(()) };
-    let mark = CONFIRM.by_body(std::slice::from_ref(key), &[]);
-    mark.query_async::<()>(connection).await?;
     let mut wait = redis::cmd("WAIT");
-    let confirmed: u32 = wait.arg(*replicas).arg(CONFIRM_TIMEOUT.as_millis() as u64).query_async(connection).await?;
+    wait.arg(*replicas).arg(CONFIRM_TIMEOUT.as_millis() as u64);
+    let mut both = redis::pipe();
+    both.add_command(CONFIRM.by_body(std::slice::from_ref(key), &[])).ignore().add_command(wait);
+    let (confirmed,): (u32,) = both.query_async(connection).await?;
     if confirmed >= *replicas {
         return Ok(());
     }
