@@ -287,7 +287,23 @@ fn broken(what: String, remedy: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use insightforge_schema::catalogue::{Limits, Worker};
+
     use super::*;
+
+    /// An analyzer that takes from `lanes`; whoever is silent at all has lost its lease there.
+    pub(super) fn worker(lanes: &[&str]) -> Worker {
+        Worker {
+            name: "w".to_owned(),
+            lanes: lanes.iter().map(|lane| (*lane).to_owned()).collect(),
+            in_flight: 0,
+            started_ms: 0,
+            last_read_ms: 0,
+            seen_ms: 0,
+            infer_addr: None,
+            limits: Some(Limits { lease_ms: 0, max_attempts: 3, task_timeout_ms: 1 }),
+        }
+    }
 
     fn settings(pairs: &[(&str, &str)]) -> HashMap<String, String> {
         let shipped = [

@@ -88,6 +88,7 @@ mod tests {
 
     use super::*;
     use crate::doctor::Level;
+    use crate::doctor::tests::worker;
 
     fn routes(changes: Vec<Change>) -> Routes {
         let mut routes = Routes::default();
@@ -108,19 +109,6 @@ mod tests {
             folder: String::new(),
             worker: String::new(),
         })
-    }
-
-    fn worker(lanes: &[&str]) -> Worker {
-        Worker {
-            name: "w".to_owned(),
-            lanes: lanes.iter().map(|lane| (*lane).to_owned()).collect(),
-            in_flight: 0,
-            started_ms: 0,
-            last_read_ms: 0,
-            seen_ms: 0,
-            infer_addr: None,
-            limits: None,
-        }
     }
 
     #[test]

@@ -176,24 +176,11 @@ pub(super) async fn webhooks(pool: &MySqlPool) -> Vec<Finding> {
 mod tests {
     use std::time::Duration;
 
-    use insightforge_schema::catalogue::Limits;
     use insightforge_schema::id::TaskId;
 
     use super::*;
     use crate::doctor::Level;
-
-    fn worker(lanes: &[&str]) -> Worker {
-        Worker {
-            name: "w".to_owned(),
-            lanes: lanes.iter().map(|lane| (*lane).to_owned()).collect(),
-            in_flight: 0,
-            started_ms: 0,
-            last_read_ms: 0,
-            seen_ms: 0,
-            infer_addr: None,
-            limits: Some(Limits { lease_ms: 0, max_attempts: 3, task_timeout_ms: 1 }),
-        }
-    }
+    use crate::doctor::tests::worker;
 
     #[test]
     fn a_lane_is_stuck_when_nobody_serves_it_or_its_holders_are_gone() {
