@@ -69,6 +69,8 @@ pub(crate) struct Accepted {
 /// What callers know.
 #[derive(Default)]
 pub(crate) struct Ledger {
+    /// When a request was sent for the first time, as the plan has it, and how many tasks it is.
+    pub(crate) offered: Vec<(Instant, u64)>,
     pub(crate) accepted: HashMap<Uuid, Accepted>,
     /// Answers that were none, by status; 0 for no answer at all.
     pub(crate) refused: BTreeMap<u16, u64>,
@@ -148,6 +150,7 @@ impl Load {
         while count < plan.tasks || healed.borrow().is_none_or(|at| at.elapsed() < AFTER) {
             tokio::time::sleep_until(begin + due).await;
             let (request, tasks) = self.draw(plan.extra, &mut dice);
+            self.ledger.lock().unwrap().offered.push((Instant::now(), tasks));
             let load = self.clone();
             open.spawn(async move { load.send(request).await });
             count += usize::try_from(tasks).expect("it fits");

@@ -103,7 +103,8 @@ async fn work(shared: &Shared) {
         // Who looks may be at a loss: that run counts for nothing, and the others go on, on servers of their own.
         let ended = AssertUnwindSafe(run(&mut slot, &fault, seed, shared.orders.plan)).catch_unwind().await;
         let Ok(ended) = ended else {
-            println!("NOT JUDGED: {} with seed {seed}: the harness failed", fault.name);
+            let kept = slot.keep_last(&format!("{}-{seed}", fault.name));
+            println!("NOT JUDGED: {} with seed {seed}: the harness failed; see {}", fault.name, kept.display());
             shared.unjudged.fetch_add(1, Ordering::Relaxed);
             slot = Slot::new().await;
             continue;

@@ -7,7 +7,7 @@
 //! 2. [`load`] – callers, in an open loop; [`dice`] draw what they send.
 //! 3. [`faults`] – what strikes, and how it heals.
 //! 4. [`collect`] – all comes to rest, and is written down: what callers were told, the [`journal`], tables, webhooks.
-//! 5. [`audit`] – they must tell the same; [`recovery`] – how soon it was as before.
+//! 5. [`audit`] – they must tell the same, and so says the program's own [`verify`]; [`recovery`] – how soon it was as before.
 //! 6. [`table`] – a line a run.
 //!
 //! A few faults are tried by every test run; `bin/faults` tries all of them, again and again, with other seeds.
@@ -39,6 +39,7 @@ mod run;
 mod servers;
 mod site;
 mod table;
+mod verify;
 
 use load::{Extra, Plan};
 use run::run;

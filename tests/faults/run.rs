@@ -1,6 +1,6 @@
 //! One run: an installation, a load, a fault, its end, and the audit.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -10,10 +10,10 @@ use crate::dice::Dice;
 use crate::faults::{Fault, Kind, Strike, roles, strike};
 use crate::fleet::API;
 use crate::load::{Ledger, Plan};
-use crate::program::run_well;
-use crate::recovery::{Span, full_rate_s, last_ended_s};
+use crate::recovery::{Flow, Rates, Span, last_ended_s};
 use crate::servers::MariaDb;
 use crate::site::{Impossible, Site, Slot};
+use crate::verify;
 
 /// A line of the table.
 pub(crate) struct Outcome {
@@ -21,7 +21,10 @@ pub(crate) struct Outcome {
     pub(crate) seed: u64,
     pub(crate) findings: Findings,
     pub(crate) held_s: f64,
+    /// From the end of the fault until as much is accepted and ends as is offered.
     pub(crate) full_rate_s: Option<f64>,
+    /// What was offered, accepted and ended from then to the end of the load.
+    pub(crate) afterwards: Rates,
     /// The last task accepted before the end of the fault had its outcome so long after it, …
     pub(crate) ended_s: f64,
     /// … and was announced so long after it.
@@ -76,21 +79,19 @@ async fn perform(site: &mut Site<'_>, fault: &Fault, seed: u64, plan: Plan, dice
     if fault.kind.spares_intake() && !goes_on(&spans, strike) {
         seen.complaints.push("no task was accepted and ended while the database was away".to_owned());
     }
-    let settings = site.fleet.settings_of(API);
-    let verified = tokio::time::timeout(Duration::from_secs(60), run_well(&settings, &["verify"]));
-    if verified.await.is_err() {
-        seen.complaints.push("`verify` did not end".to_owned());
-    }
+    seen.complaints.extend(verify::complaint(&site.fleet.settings_of(API)).await);
     let findings = judge(&seen);
     let announced = announced(&seen.ledger, &deliveries, strike.healed);
     let by_webhook = fault.kind == Kind::ClockBack;
     let ended = if by_webhook { &announced } else { &spans };
+    let flow = flow(&seen.ledger, ended, strike.healed);
     Outcome {
         fault: fault.name.clone(),
         seed,
         findings,
         held_s: (strike.healed - strike.began).as_secs_f64(),
-        full_rate_s: full_rate_s(ended),
+        full_rate_s: flow.full_rate_s(),
+        afterwards: flow.afterwards(),
         ended_s: last_ended_s(ended),
         announced_s: last_ended_s(&announced),
     }
@@ -132,6 +133,14 @@ fn announced(
         Some(Span { accepted_s: seconds(accepted.at, healed), ended_s: seconds(first.at, healed) })
     };
     ledger.accepted.iter().filter_map(span).collect()
+}
+
+fn flow(ledger: &Ledger, ended: &[Span], healed: Instant) -> Flow {
+    Flow {
+        offered: ledger.offered.iter().map(|(at, tasks)| (seconds(*at, healed), *tasks)).collect(),
+        accepted: ledger.accepted.values().map(|accepted| seconds(accepted.at, healed)).collect(),
+        ended: ended.iter().map(|span| span.ended_s).collect(),
+    }
 }
 
 /// Whether tasks were accepted and ended while the fault held.

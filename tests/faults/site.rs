@@ -60,7 +60,7 @@ impl Slot {
     /// The servers of a run: the MariaDB of the slot, unless the run needs one on a disk of its own, which comes back too.
     pub(crate) async fn prepare(&mut self, kind: Kind) -> Result<(PathBuf, Option<MariaDb>, Redis), Impossible> {
         self.runs += 1;
-        let folder = self.folder.path().join(format!("run-{}", self.runs));
+        let folder = self.last();
         std::fs::create_dir_all(&folder).unwrap();
         if kind == Kind::ClockBack && faketime().is_none() {
             return Err(Impossible("libfaketime is not installed"));
@@ -85,6 +85,16 @@ impl Slot {
 
     pub(crate) fn mariadb(&mut self) -> &mut MariaDb {
         &mut self.mariadb
+    }
+
+    /// The folder of the last run.
+    fn last(&self) -> PathBuf {
+        self.folder.path().join(format!("run-{}", self.runs))
+    }
+
+    /// Keeps what there is of the last run: for people.
+    pub(crate) fn keep_last(&self, name: &str) -> PathBuf {
+        self.keep(&self.last(), name)
     }
 
     /// Keeps the folder of a run that failed: for people.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::recovery::Rates;
 use crate::run::Outcome;
 
 /// Examples of each kind of finding.
@@ -11,11 +12,11 @@ const EXAMPLES: usize = 4;
 /// One line a run, as Markdown prints it.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { fault, seed, findings: it, held_s, ended_s, announced_s, .. } = self;
+        let Self { fault, seed, findings: it, held_s, ended_s, announced_s, afterwards, .. } = self;
         let rate = self.full_rate_s.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1}"));
         write!(
             f,
-            "| {fault} | {seed} | {} | {} | {} | {} | {} | {} | {held_s:.1} | {rate} | {ended_s:.1} | {announced_s:.1} |",
+            "| {fault} | {seed} | {} | {} | {} | {} | {} | {} | {held_s:.1} | {rate} | {afterwards} | {ended_s:.1} | {announced_s:.1} |",
             it.tasks,
             it.lost.len(),
             it.doubled.len(),
@@ -26,9 +27,15 @@ impl fmt::Display for Outcome {
     }
 }
 
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}, {:.0}, {:.0}", self.offered, self.accepted, self.ended)
+    }
+}
+
 pub(crate) const HEAD: &str = "\
-| fault | seed | tasks | lost | doubled | stuck | wrong | repeated webhooks | held s | full rate after s | last task after s | \
-last webhook after s |\n|---|---|---|---|---|---|---|---|---|---|---|---|";
+| fault | seed | tasks | lost | doubled | stuck | wrong | repeated webhooks | held s | full rate after s | offered, accepted, \
+ended a second after | last task after s | last webhook after s |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 /// What was found, for people who look for the cause.
 pub(crate) fn explain(outcome: &Outcome) -> String {
@@ -60,8 +67,7 @@ webhook after s |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
         let runs = &by_fault[fault];
         let sum = |of: fn(&Outcome) -> usize| runs.iter().map(|run| of(run)).sum::<usize>();
         let most = |of: fn(&Outcome) -> f64| runs.iter().map(|run| of(run)).fold(0.0, f64::max);
-        let rates: Vec<f64> = runs.iter().filter_map(|run| run.full_rate_s).collect();
-        let rate = rates.iter().copied().reduce(f64::max).map_or_else(|| "–".to_owned(), |most| format!("{most:.1}"));
+        let rate = full_rate(runs);
         text += &format!(
             "| {fault} | {} | {} | {} | {} | {} | {} | {} | {rate} | {:.1} | {:.1} |\n",
             runs.len(),
@@ -76,4 +82,15 @@ webhook after s |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
         );
     }
     text
+}
+
+/// The worst of the runs; those that were over before it could be seen are counted beside it.
+fn full_rate(runs: &[&Outcome]) -> String {
+    let most = runs.iter().filter_map(|run| run.full_rate_s).reduce(f64::max).map(|most| format!("{most:.1}"));
+    let unseen = runs.iter().filter(|run| run.full_rate_s.is_none()).count();
+    match (most, unseen) {
+        (Some(most), 0) => most,
+        (Some(most), unseen) => format!("{most}, – in {unseen}"),
+        (None, _) => "–".to_owned(),
+    }
 }
