@@ -3,9 +3,19 @@
 # Needs BuildKit (the default since Docker 23; before that, DOCKER_BUILDKIT=1) for the cache mounts: with them a second
 # build compiles only what changed.
 
+# The dashboard, which the binary carries.
+FROM node:24-bookworm-slim AS ui
+WORKDIR /ui
+COPY api/ui/package.json api/ui/package-lock.json ./
+RUN --mount=type=cache,target=/root/.npm \
+    npm ci --no-audit --no-fund
+COPY api/ui .
+RUN npm run build
+
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 COPY . .
+COPY --from=ui /ui/dist api/ui/dist
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     cargo build --release --locked --bin insightforge \

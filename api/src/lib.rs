@@ -17,6 +17,8 @@
 //! 4. `models`, `health` – what can be asked for, and how the system is; `past_rollouts` – what became of versions.
 //! 5. `docs` – the description of all this, put together from what the handlers say of themselves.
 //!
+//! `ui` serves the dashboard, whose sources are in `api/ui`.
+//!
 //! [`infer`] answers who needs no task; `rollout` changes which version answers.
 //!
 //! `visitors` tells what browsers send for pages of others.
@@ -79,6 +81,7 @@ mod shape;
 mod show;
 mod submit;
 mod trace;
+mod ui;
 mod upload;
 mod visitors;
 mod wait;

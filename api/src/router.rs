@@ -17,7 +17,7 @@ use crate::infer::paths as infer;
 use crate::problem::Problem;
 use crate::{analyze, batch, cancel, dead_letters, redrive, upload};
 use crate::{batches, deliveries, docs, feed, health, history, list, measure, models, past_rollouts};
-use crate::{request_id, result, rollout, show, visitors, why};
+use crate::{request_id, result, rollout, show, ui, visitors, why};
 
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);
@@ -25,7 +25,7 @@ const BODY_SILENCE: Duration = Duration::from_secs(15);
 /// What callers reach. What trusts its callers is part of it only where nobody from outside comes: the
 /// former model server's door, and changes of which version answers.
 pub fn public(app: &Arc<App>) -> Router {
-    let mut routes = outside();
+    let mut routes = outside().merge(ui::routes());
     if app.config.internal_addr.is_none() && app.config.http_addr.ip().is_loopback() {
         routes = routes.merge(inside().route_layer(middleware::from_fn(visitors::of_this_machine)));
     }

@@ -1,0 +1,19 @@
+//! A request as a command to paste. Pure but for where the page is.
+
+import { addressOf } from './api/base'
+
+export function curlOf(path: string, method = 'GET', body?: unknown, headers: string[] = []): string {
+  const parts = ['curl']
+  if (method !== 'GET') parts.push('-X', method)
+  parts.push(quote(addressOf(path)))
+  if (body !== undefined) {
+    parts.push('-H', quote('Content-Type: application/json'), '-d', quote(JSON.stringify(body)))
+  }
+  for (const header of headers) parts.push('-H', quote(header))
+  return parts.join(' ')
+}
+
+/** For a POSIX shell. */
+export function quote(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+}
