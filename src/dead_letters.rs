@@ -18,6 +18,7 @@ use insightforge_schema::id::TaskId;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::caller::plain;
 use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs, SealArgs};
 use crate::models::login;
 
@@ -267,13 +268,9 @@ fn time(text: &str) -> Result<DateTime<Utc>, String> {
     time.ok_or_else(|| "neither a time (2026-01-31T12:00:00Z) nor a time ago (10m, 2h, 1d)".to_owned())
 }
 
-/// At most 200 characters, on one line, without control characters: the text is a stranger's.
+/// On one line: the text is a stranger's.
 fn cut(text: &str) -> String {
-    let mut short: String = text.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().nth(200).is_some() {
-        short.push('…');
-    }
-    short
+    plain::line(text, 200)
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! `insightforge`: one binary, a role a subcommand.
 //!
 //! A task's life, in reading order: `api` (submitted) → `analyzer` (processing → completed or failed) → `projector`
-//! (folded into MySQL, announced by webhook). The other commands look at the journal or work on what was derived from it.
+//! (folded into MySQL, announced by webhook). `submit`, `result`, `watch` and `top` speak HTTP to the api, from any machine.
+//! The other commands look at the journal or work on what was derived from it.
 
 mod bench;
 mod boot;
+mod caller;
+mod completions;
 mod config;
 mod dead_letters;
 mod doctor;
@@ -14,6 +17,7 @@ mod migrate;
 mod mirrors;
 mod model_host;
 mod models;
+mod progress;
 mod rebuild;
 mod replay;
 mod roles;
@@ -23,7 +27,7 @@ mod why;
 
 use std::num::NonZeroUsize;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -47,6 +51,14 @@ enum Command {
     Analyzer(roles::AnalyzerArgs),
     /// Fold the journal into MySQL and send webhooks
     Projector(roles::ProjectorArgs),
+    /// Submit a text, a document, or a file of many
+    Submit(caller::submit::Args),
+    /// Show what became of a task
+    Result(caller::result::Args),
+    /// Print events as they happen, of one task to its end or of all
+    Watch(caller::watch::Args),
+    /// Show lanes, analyzers, failures and lag, again each second
+    Top(caller::top::Args),
     /// Show and decide which model version answers
     Models(models::Args),
     /// Print the journal for people
@@ -69,6 +81,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Exit 0 when a health URL answers 2xx (for container health checks)
     Healthcheck(healthcheck::Args),
+    /// Write a script that completes commands and flags in a shell
+    Completions(completions::Args),
     #[command(hide = true)]
     ModelHost(model_host::Args),
 }
@@ -79,7 +93,7 @@ impl Command {
             Self::Api(args) => args.role.worker_threads(),
             Self::Analyzer(args) => args.role.worker_threads(),
             Self::Projector(args) => args.role.worker_threads(),
-            Self::ModelHost(_) => NonZeroUsize::MIN,
+            Self::ModelHost(_) | Self::Submit(_) | Self::Result(_) | Self::Watch(_) | Self::Top(_) => NonZeroUsize::MIN,
             _ => boot::cores(),
         }
     }
@@ -93,6 +107,10 @@ fn main() -> std::process::ExitCode {
             Command::Api(args) => roles::api(args).await,
             Command::Analyzer(args) => roles::analyzer(args).await,
             Command::Projector(args) => roles::projector(args).await,
+            Command::Submit(args) => caller::submit::run(args).await,
+            Command::Result(args) => caller::result::run(args).await,
+            Command::Watch(args) => caller::watch::run(args).await,
+            Command::Top(args) => caller::top::run(args).await,
             Command::Models(args) => models::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Why(args) => why::run(args).await,
@@ -104,6 +122,7 @@ fn main() -> std::process::ExitCode {
             Command::Train(args) => train::run(args).await,
             Command::Evaluate(args) => evaluate::run(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
+            Command::Completions(args) => completions::run(&args, Cli::command()),
             Command::ModelHost(args) => model_host::run(args),
         }
     })
@@ -112,8 +131,6 @@ fn main() -> std::process::ExitCode {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use clap::CommandFactory;
 
     use super::*;
 

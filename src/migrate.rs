@@ -23,6 +23,9 @@ pub(crate) struct Args {
     redis: RedisArgs,
     #[command(flatten)]
     database: DatabaseArgs,
+    /// Print the outcome as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -36,7 +39,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     catalogue::announce_models(&link, &keys, &insightforge_analyzer::card::built_in()).await?;
     let pool = args.database.pool(2)?;
     tables::migrate(&pool).await.context("migrating the tables")?;
-    println!("tables are up to date; {} partitions", partitions.get());
+    if args.json {
+        println!("{}", serde_json::json!({ "tables": "up to date", "partitions": partitions.get() }));
+    } else {
+        println!("tables are up to date; {} partitions", partitions.get());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

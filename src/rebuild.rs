@@ -1,10 +1,21 @@
 //! `insightforge rebuild`: the tables, made again from the journal. Sends nothing.
 
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use insightforge_projector::rebuild::{Config, Deps, Progress, Report, rebuild};
+use indicatif::ProgressBar;
+use insightforge_archive::Journal;
+use insightforge_projector::rebuild::{Config, Deps, Progress, Report, Sum, rebuild};
+use insightforge_schema::id::PartitionCount;
+use serde_json::{Value, json};
 
+use crate::caller::plain;
 use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs};
+use crate::progress;
+
+/// Between two lines about the load, where there is no bar.
+const LINES: Duration = Duration::from_secs(5);
 
 /// One fills, one compares, one fences, one renames, one watches.
 const DATABASE_CONNECTIONS: u32 = 8;
@@ -43,6 +54,9 @@ pub(crate) struct Args {
     /// projector's checkpoint. Outcomes between the two will never be announced by webhook
     #[arg(long, requires = "accept_differences")]
     to_end: bool,
+    /// Print the outcome as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -57,9 +71,64 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         accept_differences: args.accept_differences,
         to_end: args.to_end,
     };
-    let report = rebuild(&config, &Deps { journal, pool }, |progress| eprintln!("{}", say(&progress))).await?;
-    print(&report);
+    let teller = Teller::new(events_in(&journal, partitions).await?);
+    let report = rebuild(&config, &Deps { journal, pool }, |progress| teller.tell(&progress)).await?;
+    teller.bar.finish_and_clear();
+    if args.json {
+        println!("{}", plain::json(&as_json(&report)));
+    } else {
+        print(&report);
+    }
     Ok(if report.swapped { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Events are numbered without a gap, so the last numbers are their count.
+async fn events_in(journal: &Journal, partitions: PartitionCount) -> anyhow::Result<u64> {
+    let mut events = 0;
+    for partition in partitions.iter() {
+        events += journal.last_number(partition).await?;
+    }
+    Ok(events)
+}
+
+/// How far it is: a bar on a terminal, else a line now and then.
+struct Teller {
+    bar: ProgressBar,
+    /// When a line last told of the load.
+    told: Mutex<Instant>,
+}
+
+impl Teller {
+    fn new(events: u64) -> Self {
+        let bar = progress::things(Some(events));
+        bar.set_message("folding");
+        Self { bar, told: Mutex::new(Instant::now()) }
+    }
+
+    fn tell(&self, progress: &Progress) {
+        match progress {
+            Progress::Loading { events } => self.bar.set_position(*events),
+            Progress::Loaded { .. } => self.bar.set_message("indexing"),
+            Progress::Indexed { .. } | Progress::TablesInUse => self.bar.set_message("comparing"),
+            Progress::Compared { .. } => self.bar.set_message("swapping"),
+        }
+        if !self.bar.is_hidden() {
+            if !matches!(progress, Progress::Loading { .. }) {
+                self.bar.println(say(progress));
+            }
+        } else if self.is_time(progress) {
+            eprintln!("{}", say(progress));
+        }
+    }
+
+    fn is_time(&self, progress: &Progress) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = !matches!(progress, Progress::Loading { .. }) || told.elapsed() >= LINES;
+        if is_time {
+            *told = Instant::now();
+        }
+        is_time
+    }
 }
 
 fn say(progress: &Progress) -> String {
@@ -72,6 +141,24 @@ fn say(progress: &Progress) -> String {
         Progress::Compared { at, seconds } => format!("compared all rows at {at} in {seconds:.2} s"),
         Progress::TablesInUse => "other statements hold the tables; trying again".to_owned(),
     }
+}
+
+fn as_json(report: &Report) -> Value {
+    let side = |sum: &Sum| json!({ "rows": sum.rows, "checksum": format!("{:08x}", sum.checksum) });
+    let tables = report.tables.iter().map(|table| {
+        let examples: Vec<String> = table.examples.iter().map(ToString::to_string).collect();
+        json!({
+            "table": table.table, "equal": table.is_equal(), "live": side(&table.live), "fresh": side(&table.fresh),
+            "only_live": table.only_live, "only_fresh": table.only_fresh, "different": table.different,
+            "examples": examples,
+        })
+    });
+    json!({
+        "swapped": report.swapped, "equal": report.is_equal(), "events": report.events, "seconds": report.seconds,
+        "projector_held_ms": report.fenced.as_secs_f64() * 1e3, "compared_at": report.compared_at.to_string(),
+        "compared_since": report.compared_since, "swapped_at": report.swapped_at.to_string(),
+        "tables": tables.collect::<Vec<_>>(),
+    })
 }
 
 fn print(report: &Report) {

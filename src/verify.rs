@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
-use insightforge_projector::verify::{Deps, Difference, verify, verify_sample};
+use insightforge_projector::verify::{Deps, Difference, Report, verify_sample, verify_telling};
+use serde_json::{Value, json};
 
+use crate::caller::plain;
 use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs};
+use crate::progress;
 
 const DATABASE_CONNECTIONS: u32 = 2;
 
@@ -19,6 +22,9 @@ pub(crate) struct Args {
     /// Look only at about so many tasks, chosen at random
     #[arg(long)]
     sample: Option<u64>,
+    /// Print the outcome as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -30,8 +36,38 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let began = std::time::Instant::now();
     let report = match args.sample {
         Some(tasks) => verify_sample(&deps, tasks).await?,
-        None => verify(&deps).await?,
+        None => {
+            let bar = progress::things(Some(0));
+            bar.set_message("comparing");
+            let report = verify_telling(&deps, |events, of| {
+                bar.set_length(of);
+                bar.set_position(events);
+            });
+            let report = report.await;
+            bar.finish_and_clear();
+            report?
+        }
     };
+    let seconds = began.elapsed().as_secs_f64();
+    if args.json {
+        println!("{}", plain::json(&as_json(&report, seconds)));
+    } else {
+        print(&report, seconds);
+    }
+    Ok(if report.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn as_json(report: &Report, seconds: f64) -> Value {
+    let examples = report.examples.iter().map(|Difference { table, origin, what }| {
+        json!({ "table": table, "origin": origin.map(|origin| origin.to_string()), "what": what })
+    });
+    json!({
+        "equal": report.is_equal(), "events": report.events, "tasks": report.tasks, "at": report.at.to_string(),
+        "differences": report.differences, "examples": examples.collect::<Vec<_>>(), "seconds": seconds,
+    })
+}
+
+fn print(report: &Report, seconds: f64) {
     for Difference { table, origin, what } in &report.examples {
         let origin = origin.map(|origin| format!(" {origin}")).unwrap_or_default();
         println!("{table}{origin}: {what}");
@@ -40,12 +76,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         println!("…");
     }
     println!(
-        "{} events, {} tasks, at {}: {} differences ({:.2} s)",
-        report.events,
-        report.tasks,
-        report.at,
-        report.differences,
-        began.elapsed().as_secs_f64()
+        "{} events, {} tasks, at {}: {} differences ({seconds:.2} s)",
+        report.events, report.tasks, report.at, report.differences
     );
-    Ok(if report.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -29,10 +29,14 @@ use tokio::task::{LocalSet, spawn_local};
 use url::Url;
 
 use crate::config::Secret;
+use crate::progress;
 use ledger::{Ledger, Watches};
 use load::Load;
 use processes::Watched;
 use report::Report;
+
+/// Between two looks at how far it is: seldom, because it runs on the thread that measures.
+const SHOW: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -160,6 +164,7 @@ async fn measure(args: Args) -> anyhow::Result<Report> {
 
     let processes_before = processes::snapshot(&args.pids)?;
     ledger.start();
+    watchers.push(spawn_local(show(args.tasks, receiver.is_some(), Rc::clone(&ledger))));
     let sent = load.send_all(&ledger).await?;
     let settle = Duration::from_secs(args.settle_s);
     let by = match (&receiver, &database) {
@@ -179,6 +184,26 @@ async fn measure(args: Args) -> anyhow::Result<Report> {
         audit.rows(pool, &ledger, settle).await?;
     }
     Ok(Report::new(&args, &ledger, sent, by, processes, fsync, audit))
+}
+
+/// A bar on a terminal, until it is aborted: uploads, then what was announced of them.
+async fn show(tasks: u64, are_announced: bool, ledger: Rc<Ledger>) {
+    let bar = progress::things(Some(tasks));
+    if bar.is_hidden() {
+        return;
+    }
+    bar.set_message("uploading");
+    loop {
+        tokio::time::sleep(SHOW).await;
+        let accepted = ledger.accepted();
+        if are_announced && accepted >= tasks {
+            bar.set_message("completing");
+            bar.set_length(accepted);
+            bar.set_position(ledger.announced());
+        } else {
+            bar.set_position(accepted);
+        }
+    }
 }
 
 /// Waits until every accepted task was announced, or nothing was for `settle`.

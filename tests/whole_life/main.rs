@@ -4,6 +4,7 @@
 //! - [`life`] – from the upload to the verified webhook, for a task that completes and one that fails.
 //! - [`endings`] – roles are told to stop, or killed, under load; two projectors work at once; nothing is lost.
 //! - [`inferring`] – questions that are answered at once.
+//! - [`people`] – the commands of people who reach the api and nothing else.
 //! - [`rebuilding`] – the tables are built again under load, with equal contents, and no webhook goes out.
 //! - [`refusals`] – settings that cannot work do not start.
 //! - [`versions`] – model versions come, take over and go back under load.
@@ -22,6 +23,7 @@ mod installation;
 mod life;
 #[path = "../shared/package.rs"]
 mod package;
+mod people;
 mod process;
 #[path = "../shared/program.rs"]
 mod program;

@@ -46,7 +46,7 @@ const ROUNDS: usize = 20;
 const SWAPS: usize = 30;
 const BETWEEN_SWAPS: Duration = Duration::from_secs(1);
 /// How often a long load is told of.
-const TELL: Duration = Duration::from_secs(5);
+const TELL: Duration = Duration::from_millis(500);
 
 /// Settings of a rebuild. Plain data; the binary reads flags and environment.
 #[derive(Debug, Clone)]

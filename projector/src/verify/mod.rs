@@ -87,13 +87,24 @@ pub enum VerifyError {
 /// # Errors
 /// [`VerifyError`].
 pub async fn verify(deps: &Deps) -> Result<Report, VerifyError> {
+    verify_telling(deps, |_, _| {}).await
+}
+
+/// [`verify`], which tells how many events are compared, and of how many.
+///
+/// # Errors
+/// [`VerifyError`].
+pub async fn verify_telling(deps: &Deps, mut tell: impl FnMut(u64, u64)) -> Result<Report, VerifyError> {
     let mut verification = Verification::begin(deps).await?;
     let target = verification.snapshot.checkpoint.clone();
+    let events = target.iter().sum();
     let mut after = vec![0; target.len()];
+    tell(0, events);
     while let Some(window) = verification.reader.window(&after, &target).await? {
         let within = Within { after: &after, upto: &window.upto };
         verification.look_at(&window.events, &within).await?;
         after = window.upto;
+        tell(after.iter().sum(), events);
     }
     verification.retirement.tell(&mut verification.report);
     verification.count_rows().await?;
