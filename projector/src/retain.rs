@@ -10,7 +10,7 @@ use sqlx::MySqlPool;
 use sqlx::mysql::MySqlConnection;
 use tokio_util::sync::CancellationToken;
 
-use crate::rebuild::{RebuildError, be_alone, let_others};
+use crate::rebuild::{connect, release, take};
 use crate::{measure, retired};
 
 /// Between two passes over what there is, and after a failure.
@@ -54,6 +54,8 @@ pub enum Step {
 pub struct Janitor {
     pool: MySqlPool,
     keep: RowsKeep,
+    /// Has the lock against rebuilds during a step, and stays: steps follow each other closely.
+    alone: Option<MySqlConnection>,
     /// Where the pass is: creation of the last task, key of the last announcement.
     tasks_after: NaiveDateTime,
     outbox_after: u64,
@@ -62,7 +64,7 @@ pub struct Janitor {
 impl Janitor {
     #[must_use]
     pub fn new(pool: MySqlPool, keep: RowsKeep) -> Self {
-        Self { pool, keep, tasks_after: NaiveDateTime::default(), outbox_after: 0 }
+        Self { pool, keep, alone: None, tasks_after: NaiveDateTime::default(), outbox_after: 0 }
     }
 
     /// Deletes some of what is too old at `now_us`.
@@ -70,13 +72,19 @@ impl Janitor {
     /// # Errors
     /// What the server says; nothing was deleted, or a whole part.
     pub async fn step(&mut self, now_us: i64) -> Result<Step, sqlx::Error> {
-        let alone = match be_alone(&self.pool).await {
-            Ok(alone) => alone,
-            Err(RebuildError::Tables(error)) => return Err(error),
-            Err(_) => return Ok(Step::Waiting),
+        let mut alone = match self.alone.take() {
+            Some(alone) => alone,
+            None => connect(&self.pool).await?,
         };
+        if !take(&mut alone, 0).await? {
+            self.alone = Some(alone);
+            return Ok(Step::Waiting);
+        }
         let step = self.step_alone(now_us).await;
-        let_others(alone).await;
+        // A lock that cannot be given back goes with its connection.
+        if release(&mut alone).await.is_ok() {
+            self.alone = Some(alone);
+        }
         if matches!(step, Ok(Step::Idle)) {
             (self.tasks_after, self.outbox_after) = (NaiveDateTime::default(), 0);
         }

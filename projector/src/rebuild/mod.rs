@@ -36,7 +36,7 @@ use load::{Loader, Touched};
 use swap::{Attempt, Fence};
 
 pub use compare::{Compared, Sum};
-pub(crate) use guard::{be_alone, let_others};
+pub(crate) use guard::{connect, release, take};
 
 /// So few events are left for behind the fence; a live projector folds them in a fraction of a second.
 const FEW_EVENTS: u64 = 2_000;
@@ -105,8 +105,11 @@ pub struct Report {
 /// Why a rebuild ended early; the live tables are as they were.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    #[error("another rebuild of this database is running")]
-    AnotherIsRunning,
+    #[error(
+        "another rebuild of this database is running, or old rows are being deleted and the database does not answer: {holder} \
+         has the lock"
+    )]
+    AnotherIsRunning { holder: String },
     #[error(
         "the journal of partition {partition} begins at event {begins}, in Redis and in the archive: tables built from that \
          would lack what stood before"
