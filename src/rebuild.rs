@@ -144,7 +144,7 @@ fn say(progress: &Progress) -> String {
 }
 
 fn as_json(report: &Report) -> Value {
-    let side = |sum: &Sum| json!({ "rows": sum.rows, "checksum": format!("{:08x}", sum.checksum) });
+    let side = |sum: &Sum| json!({ "rows": sum.rows, "checksum": format!("{:016x}", sum.checksum) });
     let tables = report.tables.iter().map(|table| {
         let examples: Vec<String> = table.examples.iter().map(ToString::to_string).collect();
         json!({
@@ -162,10 +162,10 @@ fn as_json(report: &Report) -> Value {
 }
 
 fn print(report: &Report) {
-    println!("{:<18} {:>12} {:>12}  {:>8}  {:>8}", "table", "live rows", "fresh rows", "live", "fresh");
+    println!("{:<18} {:>12} {:>12}  {:>16}  {:>16}", "table", "live rows", "fresh rows", "live", "fresh");
     for table in &report.tables {
         println!(
-            "{:<18} {:>12} {:>12}  {:08x}  {:08x}  {}",
+            "{:<18} {:>12} {:>12}  {:016x}  {:016x}  {}",
             table.table,
             table.live.rows,
             table.fresh.rows,

@@ -300,6 +300,16 @@ async fn differences_are_counted_and_the_live_tables_stay_unless_they_are_accept
     stage.end().await;
 }
 
+async fn the_same_damage_in_two_rows_of_a_range_is_seen(stage: Stage) {
+    stage.history().await;
+    let damage = "UPDATE analysis_tasks SET model_version = 'v9' WHERE status = 'completed' AND model_version = 'v1' ORDER BY id LIMIT 2";
+    sqlx::query(damage).execute(&stage.deps.pool).await.unwrap();
+    let report = stage.rebuild(config()).await.unwrap();
+    let tasks = report.tables.iter().find(|it| it.table == "analysis_tasks").unwrap();
+    assert_eq!((report.swapped, tasks.only_live, tasks.only_fresh, tasks.different), (false, 0, 0, 2), "{tasks:?}");
+    stage.end().await;
+}
+
 async fn of_two_rebuilds_at_once_one_waits_for_the_other_or_is_refused(stage: Stage) {
     stage.history().await;
     let (left, right) = tokio::join!(stage.rebuild(config()), stage.rebuild(config()));
@@ -486,6 +496,7 @@ on_each_server! {
     tables_that_were_lost_with_their_checkpoint_come_back_and_nothing_is_announced,
     under_live_load_nothing_is_lost_doubled_or_announced_twice,
     differences_are_counted_and_the_live_tables_stay_unless_they_are_accepted,
+    the_same_damage_in_two_rows_of_a_range_is_seen,
     of_two_rebuilds_at_once_one_waits_for_the_other_or_is_refused,
     a_rebuild_waits_for_who_deletes_old_rows_and_names_who_does_not_end,
     a_journal_that_does_not_reach_from_start_to_checkpoint_is_refused,

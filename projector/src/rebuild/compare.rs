@@ -30,7 +30,9 @@ pub struct Compared {
     pub examples: Vec<Position>,
 }
 
-/// A number of rows and the exclusive or of their CRC-32.
+/// A number of rows, and the sum of 64 bits of each row's SHA-256, modulo 2^64. What is done to two rows in the same way
+/// shows: a CRC's exclusive or would cancel it, for a CRC changes alike in both. (SHA-256, since MySQL 9.7 has neither MD5 nor
+/// SHA-1 any more.)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
     pub rows: u64,
@@ -136,7 +138,8 @@ impl Checksums {
                     if nullable == "YES" { format!("IFNULL({name}, CHAR(0))") } else { name }
                 })
                 .collect();
-            all.push((table, format!("CRC32(CONCAT_WS(CHAR(31), {}))", columns.join(", "))));
+            let row = format!("CONCAT_WS(CHAR(31), {})", columns.join(", "));
+            all.push((table, format!("CAST(CONV(LEFT(SHA2({row}, 256), 16), 16, 10) AS UNSIGNED)")));
         }
         Ok(Self(all))
     }
@@ -174,7 +177,10 @@ async fn last_key(side: &mut Side<'_>, table: &str) -> Result<u64, sqlx::Error> 
 }
 
 async fn sum(side: &mut Side<'_>, table: &str, checksum: &str, rows: &Rows) -> Result<Sum, sqlx::Error> {
-    let statement = format!("SELECT COUNT(*), BIT_XOR({checksum}) {}", from(table, side.suffix, rows));
+    let statement = format!(
+        "SELECT COUNT(*), CAST(IFNULL(SUM({checksum}), 0) MOD 18446744073709551616 AS UNSIGNED) {}",
+        from(table, side.suffix, rows)
+    );
     let query = sqlx::query_as(AssertSqlSafe(statement));
     let query = match rows {
         Rows::Range(from, to) => query.bind(from).bind(to),
@@ -191,7 +197,7 @@ async fn each(
     checksum: &str,
     rows: &Rows,
 ) -> Result<BTreeMap<u64, u64>, sqlx::Error> {
-    let statement = format!("SELECT t.id, CAST({checksum} AS UNSIGNED) {}", from(table, side.suffix, rows));
+    let statement = format!("SELECT t.id, {checksum} {}", from(table, side.suffix, rows));
     let query = sqlx::query_as(AssertSqlSafe(statement));
     let query = match rows {
         Rows::Range(from, to) => query.bind(from).bind(to),
@@ -222,5 +228,5 @@ fn differ(compared: &mut Compared, live: &BTreeMap<u64, u64>, fresh: &BTreeMap<u
 
 fn add(total: &mut Sum, part: Sum) {
     total.rows += part.rows;
-    total.checksum ^= part.checksum;
+    total.checksum = total.checksum.wrapping_add(part.checksum);
 }
