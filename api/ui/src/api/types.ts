@@ -98,13 +98,19 @@ export interface Server {
 
 export interface Why {
   status: Status
-  stand: string
-  sentences: string[]
+  stand: 'queued' | 'taken' | 'running' | 'delayed' | 'ended' | 'unknown'
+  model_version: string
+  attempt: number
+  attempts_limit: number | null
+  expires_at: Time
+  last_error: { code: string; message: string } | null
   queue: { lane: string; ahead: number; ahead_is_exact: boolean; in_flight: number; per_second: number | null; eta_s: number | null } | null
   holder: { worker: string; alive: boolean; idle_ms: number | null; lease_ends_at: Time } | null
   next_attempt: { attempt: number; due_at: Time; overdue: boolean } | null
+  end: { at: Time; dead_letter: boolean; redriven_as: string | null } | null
   analyzers: Server[]
   remedy: string | null
+  rows: { answer: boolean; status: string | null; behind_events: number | null; folded_at: Time }
 }
 
 export interface Attempt {

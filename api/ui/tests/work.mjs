@@ -1,0 +1,233 @@
+// What people do with it.
+
+import { writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { noneWrong, visitor } from './browser.mjs'
+import { eventually } from './stack.mjs'
+
+async function on(browser, url, work, look) {
+  const page = await visitor(browser, look)
+  try {
+    await page.goto(url)
+    await work(page)
+    noneWrong(page)
+  } catch (error) {
+    throw new Error(`${error.message}\n${page.wrong.join('\n')}`)
+  } finally {
+    await page.context().close()
+  }
+}
+
+export const theFirstVisitTeaches = (browser, stack) =>
+  on(browser, `${stack.url}/ui/tasks`, async (page) => {
+    await page.getByTestId('first').waitFor()
+    // Filled in already: one click gives a result.
+    await page.getByTestId('send').click()
+    await page.locator('[data-testid=outcome][data-status=completed] [data-testid=result]').waitFor()
+  })
+
+export const aTaskIsSubmittedFromItsSchemaAndItsResultAppears = (browser, stack) =>
+  on(browser, `${stack.url}/ui/tasks`, async (page) => {
+    await page.getByTestId('new-task').click()
+    await page.getByTestId('task-type').selectOption('named_entity_recognition')
+    await page.getByTestId('field-text').fill('蘋果公司在台灣設有研發中心，張三是其員工。')
+    await page.getByTestId('send').click()
+    await page.locator('[data-testid=outcome] mark').first().waitFor()
+    const marks = await page.locator('[data-testid=outcome] mark').allTextContents()
+    for (const name of ['蘋果', '台灣', '張三']) if (!marks.some((text) => text.includes(name))) throw new Error(`${name} is not marked: ${marks}`)
+  })
+
+export const whatIsWrongIsSaidWithItsField = (browser, stack) =>
+  on(browser, `${stack.url}/ui/tasks`, async (page) => {
+    await page.getByTestId('new-task').click()
+    await page.getByTestId('field-text').fill('   ')
+    await page.getByTestId('send').click()
+    await page.getByRole('alert').waitFor()
+    const said = await page.getByRole('alert').textContent()
+    if (!said.includes('data')) throw new Error(`no field is named: ${said}`)
+    // The browser itself tells of the refusal on its console; nothing else may be there.
+    page.wrong = page.wrong.filter((one) => !one.includes('422'))
+  })
+
+export async function aFileIsLookedAtAndUploadedWithItsProgress(browser, stack) {
+  const file = path.join(stack.folder, 'reviews.csv')
+  writeFileSync(file, `text\n${Array.from({ length: 300 }, (_, index) => `"Review ${index}: I love it, truly"`).join('\n')}\n   \n`)
+  let batch = ''
+  await on(browser, `${stack.url}/ui/tasks`, async (page) => {
+    await page.getByTestId('new-task').click()
+    await page.getByTestId('tab-file').click()
+    await page.getByTestId('file').setInputFiles(file)
+    await page.getByTestId('preview').getByText('Review 0: I love it, truly').waitFor()
+    await page.getByTestId('send-file').click()
+    const account = page.getByTestId('account')
+    await account.waitFor()
+    if (!(await account.textContent()).includes('300')) throw new Error(await account.textContent())
+    await account.getByRole('link').click()
+    await page.waitForURL(/batches\//)
+    batch = page.url().split('/').at(-1)
+    await page.waitForFunction(() => [...document.querySelectorAll('[data-testid=batch-count]')].some((one) => one.textContent === '300'))
+  })
+  return batch
+}
+
+export const aNewTaskIsOnTheScreenWithinASecondOfItsAcceptance = (browser, stack) =>
+  on(browser, `${stack.url}/ui/tasks`, async (page) => {
+    await page.locator('[data-task]').first().waitFor()
+    await page.locator('[data-testid=live][data-state=live]').waitFor()
+    await page.mouse.move(2, 400)
+    const took = []
+    for (let turn = 0; turn < 5; turn++) {
+      const id = await stack.upload(`Seen at once, number ${turn}`)
+      const begin = Date.now()
+      await page.locator(`[data-task="${id}"]`).waitFor()
+      took.push(Date.now() - begin)
+    }
+    stack.note(`a task was on the screen ${took.join(', ')} ms after its 202`)
+    if (Math.max(...took) > 1000) throw new Error(`on the screen after ${took} ms`)
+  })
+
+export const nothingMovesUnderThePointer = (browser, stack) =>
+  on(browser, `${stack.url}/ui/tasks`, async (page) => {
+    await page.locator('[data-testid=live][data-state=live]').waitFor()
+    const first = await page.locator('[data-task]').first().getAttribute('data-task')
+    await page.locator('[data-task]').first().hover()
+    const id = await stack.upload('It waits above')
+    await page.getByTestId('fresh').waitFor()
+    if ((await page.locator('[data-task]').first().getAttribute('data-task')) !== first) throw new Error('the row under the pointer moved')
+    await page.getByTestId('fresh').click()
+    await page.locator(`[data-task="${id}"]`).waitFor()
+  })
+
+export const aSearchNarrowsStandsInTheAddressAndComesBack = (browser, stack, { failed }) =>
+  on(browser, `${stack.url}/ui/tasks`, async (page) => {
+    await page.locator('[data-task]').first().waitFor()
+    await page.keyboard.press('/')
+    await page.keyboard.type('status:failed')
+    await page.keyboard.press('Enter')
+    await page.locator(`[data-task="${failed}"]`).waitFor()
+    if (!decodeURIComponent(page.url()).includes('q=status:failed')) throw new Error(page.url())
+    const statuses = await page.locator('[data-task] .status').allTextContents()
+    if (!statuses.every((text) => text.includes('Failed'))) throw new Error(statuses.join())
+    await page.reload()
+    await page.locator(`[data-task="${failed}"]`).waitFor()
+    if ((await page.getByTestId('search').inputValue()) !== 'status:failed') throw new Error('the search is not in its box')
+  })
+
+export const aSearchThatCannotBeReadSaysWhere = (browser, stack) =>
+  on(browser, `${stack.url}/ui/tasks?q=statsu:failed`, async (page) => {
+    await page.locator('#search-wrong', { hasText: 'statsu' }).waitFor()
+    page.wrong = page.wrong.filter((one) => !one.includes('422'))
+  })
+
+export const aFailedTaskIsFoundAndSaysWhyWithinTenSeconds = (browser, stack, { failed }) =>
+  on(browser, `${stack.url}/ui/`, async (page) => {
+    const begin = Date.now()
+    await page.keyboard.press('g')
+    await page.keyboard.press('t')
+    await page.getByTestId('search').fill(failed.slice(0, 8))
+    await page.keyboard.press('Enter')
+    await page.locator(`[data-task="${failed}"]`).waitFor()
+    await page.keyboard.press('Escape')
+    await page.keyboard.press('j')
+    await page.keyboard.press('Enter')
+    await page.waitForURL(new RegExp(failed))
+    await page.getByTestId('why').waitFor()
+    const said = await page.locator('main').textContent()
+    if (!said.includes('bad_input') && !said.includes('text')) throw new Error(said)
+    if (Date.now() - begin > 10_000) throw new Error(`${Date.now() - begin} ms`)
+  })
+
+export const timeIsTravelledOverATask = (browser, stack, { completed }) =>
+  on(browser, `${stack.url}/ui/tasks/${completed}`, async (page) => {
+    await page.getByTestId('view-events').click()
+    const state = page.getByTestId('state')
+    await state.getByText('Completed').waitFor()
+    await page.getByTestId('slider').fill('0')
+    await state.getByText('Waiting').waitFor()
+    await page.getByTestId('slider').fill('1')
+    await state.getByText('Running').waitFor()
+    await page.getByTestId('view-timeline').click()
+    await page.getByText('In the model').waitFor()
+  })
+
+export const aPageOfATaskFollowsIt = (browser, stack) => {
+  // No analyzer has this version of this type: the task waits until it is withdrawn.
+  return on(browser, `${stack.url}/ui/`, async (page) => {
+    const id = await stack.upload('Followed')
+    await page.goto(`${stack.url}/ui/tasks/${id}`)
+    await page.locator('[data-testid=status].completed, .status.completed').first().waitFor()
+    await page.locator('[data-delivery] .delivered').first().waitFor()
+  })
+}
+
+export const deadLettersAreCountedAndThenRepeated = (browser, stack, { failed }) =>
+  on(browser, `${stack.url}/ui/failures`, async (page) => {
+    await page.getByTestId('group').first().waitFor()
+    const before = Number(/\d+/.exec(await page.getByTestId('letters').textContent())[0])
+    await page.getByTestId('redrive-group').first().click()
+    await page.getByTestId('dry-run').getByText(/\d/).waitFor()
+    await page.getByTestId('reason').fill('tried from the dashboard')
+    await page.getByTestId('act').click()
+    await page.getByTestId('done').getByText(/\d/).waitFor()
+    const events = await stack.get(`/api/tasks/${failed}/events`)
+    const redriven = events.events.find((event) => event.type === 'redriven')
+    if (redriven?.data.reason !== 'tried from the dashboard') throw new Error(`no reason in the history (${before} letters): ${JSON.stringify(redriven)}`)
+  })
+
+export const aModelIsChangedAndChangedBack = (browser, stack) =>
+  on(browser, `${stack.url}/ui/models`, async (page) => {
+    const card = page.locator('[data-type=text_classification]')
+    await card.waitFor()
+    const version = async () => (await stack.get('/api/models')).task_types.find((one) => one.task_type === 'text_classification')
+    const candidate = (await version()).versions.at(-1)
+    await card.getByRole('combobox', { name: `Change ${candidate}` }).selectOption('candidate')
+    await page.getByTestId('reason').fill('tried from the dashboard')
+    await page.getByTestId('act').click()
+    await page.getByTestId('done').waitFor()
+    await eventually('the candidate is set', async () => (await version()).candidate === candidate)
+    await page.getByRole('button', { name: 'Close' }).last().click()
+    await card.getByText('What happened to these versions').click()
+    await card.getByText('tried from the dashboard').waitFor()
+  })
+
+export const theJournalShowsWhatHappensAsItHappens = (browser, stack) =>
+  on(browser, `${stack.url}/ui/journal`, async (page) => {
+    await page.locator('[data-testid=live][data-state=live]').waitFor()
+    await page.locator('[role=listitem]').first().waitFor()
+    const id = await stack.upload('Into the journal')
+    const short = `${id.slice(0, 8)}…${id.slice(-6)}`
+    await page.locator('[role=listitem]', { hasText: short }).filter({ hasText: 'Completed' }).waitFor()
+    // Paused, nothing comes; afterwards nothing is missing.
+    await page.getByTestId('live').click()
+    const later = await stack.upload('While it is paused')
+    await stack.ended(later)
+    const shortLater = `${later.slice(0, 8)}…${later.slice(-6)}`
+    if (await page.locator('[role=listitem]', { hasText: shortLater }).count()) throw new Error('it came although paused')
+    await page.getByTestId('live').click()
+    await page.locator('[role=listitem]', { hasText: shortLater }).first().waitFor()
+  })
+
+export const whatAPersonChoseIsKept = (browser, stack) =>
+  on(browser, `${stack.url}/ui/`, async (page) => {
+    await page.getByTestId('state').waitFor()
+    await page.getByTestId('language').click()
+    await page.getByRole('link', { name: '任務', exact: true }).waitFor()
+    await page.getByTestId('theme').click()
+    await page.waitForFunction(() => document.documentElement.dataset.theme === 'dark')
+    await page.reload()
+    await page.getByRole('link', { name: '任務', exact: true }).waitFor()
+    if ((await page.evaluate(() => document.documentElement.lang + document.documentElement.dataset.theme)) !== 'zh-Hantdark') throw new Error('it was forgotten')
+  })
+
+export const everyKeyIsTold = (browser, stack) =>
+  on(browser, `${stack.url}/ui/`, async (page) => {
+    await page.getByTestId('state').waitFor()
+    await page.keyboard.press('?')
+    await page.getByRole('dialog', { name: 'Keyboard' }).waitFor()
+    await page.keyboard.press('Escape')
+    for (const [key, path] of [['t', '/tasks'], ['j', '/journal'], ['s', '/system'], ['o', '/ui/']]) {
+      await page.keyboard.press('g')
+      await page.keyboard.press(key)
+      await page.waitForURL((url) => url.pathname.endsWith(path))
+    }
+  })
