@@ -55,3 +55,35 @@ function copyRows(stack) {
   const values = columns.map((column) => (column === 'id' ? '1000000 + seq' : column === 'task_id' ? 'UUID()' : column === 'created_at' ? 'created_at - INTERVAL seq SECOND' : column))
   stack.tables(`INSERT INTO analysis_tasks (${columns.join(', ')}) SELECT ${values.join(', ')} FROM (SELECT * FROM analysis_tasks WHERE status = 'completed' ORDER BY id LIMIT 1) one, seq_1_to_${MANY}`)
 }
+
+export const EVENTS = 20_000
+
+export async function aTaskWithTwentyThousandEventsOpensWithinASecond(browser, stack) {
+  const id = await stack.upload('It has a long history')
+  await stack.ended(id)
+  // Shadows may be asked any number of times; so many of them at once only a table can be given.
+  stack.tables(`INSERT INTO task_logs (id, analysis_task_id, event_type, description, details, created_at)
+    SELECT l.id + 1000 + seq, l.analysis_task_id, 'shadowed', 'a shadow was asked', '{"actor":"test","attempt":1,"agrees":true,"model_version":"v2.0"}', l.created_at
+    FROM task_logs l JOIN analysis_tasks t ON t.id = l.analysis_task_id, seq_1_to_${EVENTS}
+    WHERE t.task_id = '${id}' AND l.event_type = 'completed'`)
+  const page = await visitor(browser)
+  try {
+    await page.goto(`${stack.url}/ui/tasks?q=id:${id}`)
+    const row = page.locator(`[data-task="${id}"]`)
+    await row.waitFor()
+    const begin = Date.now()
+    await row.click()
+    await page.getByTestId('result').waitFor()
+    await page.locator('.steps li').nth(2).waitFor()
+    const took = Date.now() - begin
+    await page.waitForFunction((count) => document.querySelector('[data-testid=event-count]').textContent.replace(/\D/g, '') === String(count), EVENTS + 3, { timeout: 60_000 })
+    stack.note(`a task with ${EVENTS + 3} events was open after ${took} ms and complete after ${Date.now() - begin} ms`)
+    await page.getByTestId('view-events').click()
+    await page.getByTestId('slider').fill('10000')
+    await page.getByText('10001 / 20003').waitFor()
+    if (took > 1000) throw new Error(`open after ${took} ms`)
+    noneWrong(page)
+  } finally {
+    await page.context().close()
+  }
+}

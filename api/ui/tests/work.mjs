@@ -147,18 +147,17 @@ export const timeIsTravelledOverATask = (browser, stack, { completed }) =>
     await page.getByTestId('slider').fill('1')
     await state.getByText('Running').waitFor()
     await page.getByTestId('view-timeline').click()
-    await page.getByText('In the model').waitFor()
+    await page.getByText('In the model 1').waitFor()
   })
 
-export const aPageOfATaskFollowsIt = (browser, stack) => {
-  // No analyzer has this version of this type: the task waits until it is withdrawn.
-  return on(browser, `${stack.url}/ui/`, async (page) => {
+export const aPageOfATaskFollowsItFromItsUploadToItsWebhook = (browser, stack) =>
+  on(browser, `${stack.url}/ui/`, async (page) => {
+    await page.getByTestId('state').waitFor()
     const id = await stack.upload('Followed')
     await page.goto(`${stack.url}/ui/tasks/${id}`)
-    await page.locator('[data-testid=status].completed, .status.completed').first().waitFor()
-    await page.locator('[data-delivery] .delivered').first().waitFor()
+    await page.locator('.status.completed').first().waitFor()
+    await page.locator('[data-delivery] .status.delivered').first().waitFor()
   })
-}
 
 export const deadLettersAreCountedAndThenRepeated = (browser, stack, { failed }) =>
   on(browser, `${stack.url}/ui/failures`, async (page) => {

@@ -32,12 +32,9 @@ export interface Count {
   count: number
 }
 
-export interface Facets {
+export interface Facets extends Record<'status' | 'task_type' | 'model_version' | 'error_code', Count[]> {
   matched: number
   matched_is_exact: boolean
-  facets: Record<'status' | 'type' | 'model' | 'error_code', Count[]>
-  of: number
-  of_is_all: boolean
 }
 
 export interface Task {
@@ -211,7 +208,7 @@ export interface Overview {
   problems: Finding[]
   per_minute: Minute[]
   per_minute_complete: boolean
-  now: { waiting: number | null; in_flight: number | null; delayed: number | null; dead_letters: number | null; limit: number | null }
+  now: { waiting: number; in_flight: number; delayed: number; dead_letters: number; limit: number } | null
   lanes: Lane[]
   analyzers: { alive: number; workers: Worker[] } | null
   latency: ({ sample: number } & Record<Stage, Quantiles | null>) | null
@@ -362,8 +359,8 @@ export interface BatchProgress {
 export interface System {
   at: string
   build: Record<string, string>
-  checks: { level: 'good' | 'weak' | 'broken'; what: string; remedy: string | null }[]
-  settings: { name: string; value: string; from: string; hidden: boolean }[]
+  checks: { level: 'good' | 'weak' | 'broken'; what: string; remedy: string }[]
+  settings: { name: string; value: string | null; given: boolean; hidden: boolean }[]
 }
 
 export interface Health {
