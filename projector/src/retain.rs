@@ -19,6 +19,8 @@ const BETWEEN: Duration = Duration::from_secs(60);
 const BREATH: Duration = Duration::from_millis(20);
 /// The horizon moves in steps of at least this.
 const STEP_US: i64 = 60_000_000;
+/// How long it is known whose rows were deleted: far longer than an event of such a task can be late.
+const NOTED: Duration = Duration::from_secs(30 * 86_400);
 /// Announcements looked at by one step.
 const OUTBOX_ROWS: usize = 500;
 
@@ -97,6 +99,7 @@ impl Janitor {
             if deleted > 0 {
                 return Ok(Step::Tasks(deleted));
             }
+            retired::forget(&self.pool, before(now_us, NOTED)).await?;
         }
         if let Some(keep) = self.keep.deliveries {
             let deleted = self.delete_deliveries(before(now_us, keep)).await?;
@@ -132,6 +135,7 @@ impl Janitor {
             }
             delete_announced(&mut transaction, &ids).await?;
             retired::delete(&mut transaction, "", &ids).await?;
+            retired::note(&mut transaction, &ids).await?;
             transaction.commit().await?;
             return Ok(ids.len());
         }

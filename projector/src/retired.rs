@@ -1,13 +1,14 @@
 //! Tasks whose rows were deleted because they ended long ago: how everybody who compares or folds tells them from a loss.
 //!
 //! The rule is one moment, the horizon, which moves forward before the first row goes: a task that ended before it may be
-//! absent from the tables, with all of its rows, unless it is on the dead-letter list. Events that come later to such a task
-//! change nothing.
+//! absent from the tables, with all of its rows, unless it is on the dead-letter list. Whose rows went is noted with the
+//! deletion, and for a while: what may follow an end changes nothing then. Any other event of a task that has no row is a fault,
+//! as it is where nothing is ever deleted.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use insightforge_schema::event::Event;
+use insightforge_schema::event::{Change, Event};
 use insightforge_schema::tables::datetime;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, MySqlPool};
@@ -16,6 +17,8 @@ use crate::fold::{Known, missing};
 
 /// Rows that one statement asks for or deletes.
 const IDS: usize = 500;
+/// Notes that one pass forgets.
+const FORGOTTEN: u64 = 10_000;
 /// Which tasks may be absent; takes the horizon.
 const ENDED_BEFORE: &str =
     "t.completed_at < ? AND t.dead_lettered = FALSE AND t.status IN ('completed', 'failed', 'cancelled')";
@@ -72,8 +75,14 @@ pub(crate) async fn present(
     Ok(found)
 }
 
-/// The events without those of tasks whose rows were deleted. `known` has what the tables have of the others, so what is
-/// missing has no row; and every folded `submitted` event has made a row or a fault.
+/// Whether a task that is over may still meet this event. Such events come late when the projector is late; besides, only who
+/// still finds the task's record in Redis can append one, and that is gone soon.
+pub(crate) fn may_follow_an_end(change: &Change) -> bool {
+    matches!(change, Change::DeadLettered(_) | Change::Redriven(_) | Change::Purged(_) | Change::Shadowed(_))
+}
+
+/// The events without those that change nothing because the rows of their tasks were deleted. `known` has what the tables
+/// whose names end in `suffix` have of the others.
 ///
 /// # Errors
 /// What the server says.
@@ -84,16 +93,44 @@ pub(crate) async fn without_retired<'e>(
     known: &Known,
 ) -> Result<Cow<'e, [Event]>, sqlx::Error> {
     let absent = missing(events, known);
-    if absent.is_empty() || horizon(&mut *connection).await?.is_none() {
+    if absent.is_empty() {
         return Ok(Cow::Borrowed(events));
     }
-    let faults = present(connection, suffix, "projection_faults", &absent).await?;
-    let retired: HashSet<u64> = absent.into_iter().filter(|id| !faults.contains(id)).collect();
-    if retired.is_empty() {
+    let retired = present(connection, "", "rows_retired", &absent).await?;
+    let changes_nothing = |event: &Event| retired.contains(&event.first.row_id()) && may_follow_an_end(&event.change);
+    let before = events.len();
+    let kept: Vec<Event> = events.iter().filter(|event| !changes_nothing(event)).cloned().collect();
+    if kept.len() == before {
         return Ok(Cow::Borrowed(events));
     }
-    tracing::info!(tasks = retired.len(), "events of tasks whose rows were deleted change nothing");
-    Ok(events.iter().filter(|event| !retired.contains(&event.first.row_id())).cloned().collect())
+    tracing::info!(events = before - kept.len(), suffix, "events of tasks whose rows were deleted change nothing");
+    Ok(Cow::Owned(kept))
+}
+
+/// Notes that the rows of these tasks are deleted by the same transaction.
+///
+/// # Errors
+/// What the server says.
+pub(crate) async fn note(connection: &mut MySqlConnection, ids: &[u64]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO rows_retired (id, retired_at)
+        SELECT wanted.id, UTC_TIMESTAMP(6) FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) wanted
+        ON DUPLICATE KEY UPDATE rows_retired.id = rows_retired.id",
+    )
+    .bind(serde_json::json!(ids).to_string())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Forgets some of what was noted before this moment; no event comes any more.
+///
+/// # Errors
+/// What the server says.
+pub(crate) async fn forget(pool: &MySqlPool, before_us: i64) -> Result<(), sqlx::Error> {
+    let statement = "DELETE FROM rows_retired WHERE retired_at < ? ORDER BY retired_at LIMIT ?";
+    sqlx::query(statement).bind(datetime(before_us)).bind(FORGOTTEN).execute(pool).await?;
+    Ok(())
 }
 
 /// Takes those tasks out of the tables whose names end in `suffix` that ended before the horizon and are absent from the

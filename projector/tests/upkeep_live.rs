@@ -153,6 +153,44 @@ async fn tasks_that_ended_long_ago_go_with_all_their_rows_and_nobody_takes_it_fo
     stage.end().await;
 }
 
+async fn what_cannot_have_happened_is_a_fault_also_where_rows_were_deleted(stage: Stage) {
+    let gone = TaskId::new();
+    let first = stage.life(PART, gone, &[processing(), failed()]).await;
+    let stays = stage.life(PART, TaskId::new(), &[processing()]).await;
+    // Impossible, and recorded while the task has its row.
+    stage.append(PART, gone, first, &processing()).await;
+    stage.fold().await;
+    assert_eq!(stage.count("projection_faults").await, 1);
+    stage.delivered_but(&[]).await;
+    let keep = RowsKeep { tasks: Some(DAY), deliveries: None };
+    assert_eq!(stage.tidied(10, keep).await, [Step::Tasks(1)]);
+    assert!(stage.verified().await.is_equal(), "what was recorded before stays");
+
+    // Of a task that begins with no `submitted`, of one that begins later than the event, and of one that is deleted.
+    stage.append(PART, TaskId::new(), first + 1, &processing()).await;
+    stage.append(PART, TaskId::new(), 1_000, &completed()).await;
+    stage.append(PART, TaskId::new(), stays + 1, &Change::Redriven(Redriven { as_task: gone, reason: None })).await;
+    stage.fold().await;
+    assert_eq!(stage.count("projection_faults").await, 4);
+    let verified = stage.verified().await;
+    assert!(verified.is_equal(), "{verified:?}");
+    let rebuilt = stage.rebuilt().await;
+    assert!(rebuilt.swapped && rebuilt.is_equal(), "{rebuilt:?}");
+    // Late, and possible: it changes nothing. Late, and impossible: told.
+    stage.append(PART, gone, first, &Change::Redriven(Redriven { as_task: TaskId::new(), reason: None })).await;
+    stage.append(PART, gone, first, &completed()).await;
+    stage.fold().await;
+    assert_eq!(stage.count("projection_faults").await, 5);
+    let verified = stage.verified().await;
+    assert!(verified.is_equal(), "{verified:?}");
+
+    stage.execute("DELETE FROM projection_faults WHERE event_type = 'completed'").await;
+    let missing: Vec<_> = stage.verified().await.examples.into_iter().map(|found| (found.table, found.what)).collect();
+    let row = ("projection_faults", "the row is missing".to_owned());
+    assert_eq!(missing.iter().filter(|found| **found == row).count(), 2, "{missing:?}");
+    stage.end().await;
+}
+
 async fn announcements_that_are_over_go_after_their_time_and_those_that_are_not_stay(stage: Stage) {
     let mut firsts = Vec::new();
     for _ in 0..700 {
@@ -247,6 +285,7 @@ async fn the_continuous_check_finds_what_is_wrong_and_what_is_missing_and_rememb
 
 on_each_server!(
     tasks_that_ended_long_ago_go_with_all_their_rows_and_nobody_takes_it_for_a_loss,
+    what_cannot_have_happened_is_a_fault_also_where_rows_were_deleted,
     announcements_that_are_over_go_after_their_time_and_those_that_are_not_stay,
     nothing_is_deleted_while_a_rebuild_is_at_work,
     the_continuous_check_finds_what_is_wrong_and_what_is_missing_and_remembers_it,

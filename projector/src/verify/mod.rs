@@ -164,7 +164,9 @@ impl Verification {
             recall::fold_into(&mut self.known, &earlier);
         }
         self.report.events += events.len() as u64;
-        let events = &*self.retirement.without_absent(&mut self.snapshot.connection, events, &refused).await?;
+        let (connection, journal) = (&mut self.snapshot.connection, &self.reader.journal);
+        let retirement = &mut self.retirement;
+        let events = &*retirement.without_absent(connection, journal, events, &refused).await?;
         let rows = fold(events, &mut self.known, &refused);
         self.compare(&rows, Some(within)).await
     }
@@ -193,6 +195,7 @@ impl Verification {
         rows.batches.iter().filter_map(|event| rows::batch(event)).for_each(|row| batches.add(row));
         let mut faults = Expected::new(&FAULTS);
         rows.faults.iter().for_each(|(event, illegal)| faults.add(rows::fault(event, illegal)));
+        self.retirement.impossible().into_iter().for_each(|id| faults.add((id,)));
         let new_tasks = rows.new_tasks.len() as u64;
         let made = [new_tasks, results.len(), shadows.len(), logs.len(), batches.len(), faults.len()];
         self.made.iter_mut().zip(made).for_each(|((_, total), made)| *total += made);
