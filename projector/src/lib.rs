@@ -8,7 +8,8 @@
 //! 4. [`announce`] – an ended task's announcements enter the outbox in the same transaction.
 //! 5. [`webhook`] – after the commit they are signed and sent.
 //!
-//! What is folded may leave Redis: [`archive`]. What ended long ago may leave the tables: [`retain`].
+//! What is folded may leave Redis: [`archive`]. What ended long ago may leave the tables: [`retain`]. What nobody has dealt with
+//! may leave the list of dead letters: [`letters`].
 //! Whether the tables still say what the journal says: [`check`].
 //!
 //! Beside it: [`rebuild`] folds everything again into fresh tables, [`verify`] into memory; neither can announce.
@@ -19,6 +20,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod fold;
 pub mod lag;
+pub mod letters;
 pub mod project;
 pub mod rebuild;
 pub mod retain;
@@ -45,6 +47,7 @@ use insightforge_schema::id::PartitionCount;
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
 use insightforge_schema::seal::Sealer;
+use letters::LetterKeeper;
 use retain::{Janitor, RowsKeep};
 use sqlx::MySqlPool;
 use tokio::sync::mpsc;
@@ -84,6 +87,8 @@ pub struct Upkeep {
     pub journal: Retention,
     /// How long rows stay.
     pub rows: RowsKeep,
+    /// How long dead letters stay on their list; `None`: for ever.
+    pub letters: Option<Duration>,
     /// How often the tables are compared with the journal.
     pub check: CheckPlan,
 }
@@ -122,6 +127,8 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let archiving = Archivist::new(&config, &deps).map(|archivist| tokio::spawn(archivist.run(shutdown.clone())));
     let janitor = Janitor::new(deps.pool.clone(), config.upkeep.rows);
     let tidying = tokio::spawn(janitor.run(shutdown.clone()));
+    let letters = LetterKeeper::new(deps.clone(), config.partitions, config.upkeep.letters);
+    let purging = tokio::spawn(letters.run(shutdown.clone()));
     let compared = verify::Deps { journal: deps.journal(), pool: deps.pool.clone(), partitions: config.partitions };
     let checker = Checker::new(compared, config.upkeep.check, config.owner.clone());
     let checking = tokio::spawn(checker.run(shutdown.clone()));
@@ -138,6 +145,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     };
     watch.abort();
     tidying.abort();
+    purging.abort();
     checking.abort();
     if let Some(archiving) = archiving {
         archiving.abort();

@@ -31,6 +31,8 @@ pub fn describe_metrics() {
         "Steps of archiving or trimming that failed; nothing was trimmed by them"
     );
     describe_counter!("if_rows_deleted_total", "Tasks and announcements whose rows were deleted as too old");
+    describe_gauge!("if_dead_letters", "Tasks that failed for good and that nobody has repeated or purged");
+    describe_counter!("if_dead_letters_expired_total", "Dead letters that this process took off the list as too old");
     describe_gauge!(
         "if_projection_check_timestamp_seconds",
         Unit::Seconds,
@@ -48,6 +50,7 @@ pub fn describe_metrics() {
     counter!("if_archive_failures_total").increment(0);
     deleted(retain::Step::Tasks(0));
     deleted(retain::Step::Deliveries(0));
+    letters_purged(0);
     counter!("if_projection_check_tasks_total").increment(0);
     counter!("if_projection_check_differences_total").increment(0);
     for event_type in EVENT_TYPES {
@@ -88,6 +91,14 @@ pub(crate) fn deleted(step: retain::Step) {
         retain::Step::Waiting | retain::Step::Idle => return,
     };
     counter!("if_rows_deleted_total", "what" => what).increment(count);
+}
+
+pub(crate) fn dead_letters(letters: u64) {
+    gauge!("if_dead_letters").set(letters as f64);
+}
+
+pub(crate) fn letters_purged(letters: usize) {
+    counter!("if_dead_letters_expired_total").increment(letters as u64);
 }
 
 pub(crate) fn checked(tasks: u64, differences: u64) {

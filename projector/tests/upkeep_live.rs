@@ -7,6 +7,7 @@ mod stage;
 use std::time::Duration;
 
 use insightforge_projector::check::{self, CheckPlan, Checker};
+use insightforge_projector::letters::LetterKeeper;
 use insightforge_projector::project;
 use insightforge_projector::rebuild::{self, rebuild};
 use insightforge_projector::retain::{Janitor, RowsKeep, Step};
@@ -212,6 +213,45 @@ async fn announcements_that_are_over_go_after_their_time_and_those_that_are_not_
     stage.end().await;
 }
 
+async fn dead_letters_that_are_too_old_are_purged_by_an_event_each_and_the_others_stay(stage: Stage) {
+    let list = async |partition, task: TaskId, ago_days: i64| {
+        let died_ms = now_us() / 1_000 - ago_days * 86_400_000;
+        let mut add = redis::cmd("ZADD");
+        add.arg(stage.deps.keys.dead(partition)).arg(died_ms).arg(task.to_string());
+        let _: i64 = stage.deps.link.query(&add).await.unwrap();
+    };
+    let (mut old, young, unfolded) = (Vec::new(), TaskId::new(), TaskId::new());
+    for partition in [PART, OTHER] {
+        for _ in 0..210 {
+            old.push(TaskId::new());
+            stage.life(partition, old[old.len() - 1], &[processing(), failed(), letter()]).await;
+            list(partition, old[old.len() - 1], 9).await;
+        }
+    }
+    stage.life(PART, young, &[processing(), failed(), letter()]).await;
+    list(PART, young, 3).await;
+    list(PART, unfolded, 20).await;
+    stage.fold().await;
+
+    let keeper = |keep| LetterKeeper::new(stage.deps.clone(), partitions(), keep);
+    assert_eq!(keeper(None).step(now_us()).await.unwrap(), 0, "for ever");
+    assert_eq!(keeper(None).count().await.unwrap(), 422);
+    let mut steps = Vec::new();
+    while let Some(purged) = Some(keeper(Some(7 * DAY)).step(now_us()).await.unwrap()).filter(|purged| *purged > 0) {
+        steps.push(purged);
+    }
+    assert_eq!((steps.iter().sum::<usize>(), steps.len()), (420, 4), "{steps:?}");
+    assert_eq!(keeper(None).count().await.unwrap(), 2);
+
+    stage.fold().await;
+    assert_eq!(stage.count("analysis_tasks WHERE dead_lettered").await, 1);
+    assert_eq!(stage.count("projection_faults").await, 0);
+    let said = "task_logs WHERE event_type = 'purged' AND details LIKE '%\"retention\"%more than 7 days%'";
+    assert_eq!(stage.count(said).await, 420);
+    assert!(stage.verified().await.is_equal());
+    stage.end().await;
+}
+
 async fn nothing_is_deleted_while_a_rebuild_is_at_work(stage: Stage) {
     stage.life(PART, TaskId::new(), &[processing(), completed()]).await;
     stage.fold().await;
@@ -287,6 +327,7 @@ on_each_server!(
     tasks_that_ended_long_ago_go_with_all_their_rows_and_nobody_takes_it_for_a_loss,
     what_cannot_have_happened_is_a_fault_also_where_rows_were_deleted,
     announcements_that_are_over_go_after_their_time_and_those_that_are_not_stay,
+    dead_letters_that_are_too_old_are_purged_by_an_event_each_and_the_others_stay,
     nothing_is_deleted_while_a_rebuild_is_at_work,
     the_continuous_check_finds_what_is_wrong_and_what_is_missing_and_remembers_it,
 );

@@ -52,6 +52,9 @@ pub(crate) struct ProjectorArgs {
     /// Days that made and given up webhooks stay in the tables; 0: for ever
     #[arg(long, env = "INSIGHTFORGE_DELIVERIES_KEEP_DAYS", default_value_t = 30)]
     deliveries_keep_days: u32,
+    /// Days that dead letters stay on their list; older ones are purged, each by an event. 0: for ever
+    #[arg(long, env = "INSIGHTFORGE_LETTERS_KEEP_DAYS", default_value_t = 0)]
+    letters_keep_days: u32,
     /// Seconds between two comparisons of a sample with the journal; 0: there are none
     #[arg(long, env = "INSIGHTFORGE_CHECK_EVERY_S", default_value_t = 300)]
     check_every_s: u32,
@@ -101,6 +104,7 @@ pub(crate) async fn projector(args: ProjectorArgs) -> anyhow::Result<ExitCode> {
     let upkeep = Upkeep {
         journal: Retention::keeping(args.journal_keep),
         rows: RowsKeep { tasks: days(args.rows_keep_days), deliveries: days(args.deliveries_keep_days) },
+        letters: days(args.letters_keep_days),
         check: CheckPlan { every: seconds(args.check_every_s.into()), tasks: args.check_tasks.into() },
     };
     let config = Config { partitions, owner: process_name()?, batch_events: args.batch_events, webhook, upkeep };
