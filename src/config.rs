@@ -50,7 +50,8 @@ impl fmt::Display for Secret {
 /// Where the journal is.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RedisArgs {
-    /// Redis 7.0 or later, `redis://` or `rediss://`
+    /// Redis 7.0 or later, `redis://` or `rediss://`; a cluster: `redis+cluster://` or `rediss+cluster://` with some of its
+    /// nodes, `[user:password@]host:port,host:port`
     #[arg(
         long,
         env = "REDIS_URL",

@@ -1,6 +1,7 @@
 //! `insightforge doctor`: what is weaker than shipped, and the remedy. The roles log the same findings at their start.
 
 mod clocks;
+mod cluster;
 mod routes;
 mod stuck;
 mod upkeep;
@@ -34,7 +35,7 @@ pub(crate) struct Args {
 }
 
 /// One thing looked at.
-#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Finding {
     pub(crate) level: Level,
     pub(crate) what: String,
@@ -97,13 +98,26 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if worst == Level::Broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Version, persistence and eviction of Redis: what a 202 is worth.
+/// Version, persistence and eviction of Redis, of every master of a cluster: what a 202 is worth.
 pub(crate) async fn check_redis(link: &Link) -> Vec<Finding> {
+    let servers = match link.servers().await {
+        Ok(servers) => servers,
+        Err(error) => return vec![broken(error.to_string(), "start Redis, or correct REDIS_URL")],
+    };
+    let looked = futures_util::future::join_all(servers.iter().map(|(_, server)| check_server(server))).await;
+    if !link.is_cluster() {
+        return looked.into_iter().flatten().collect();
+    }
+    cluster::judge(servers.iter().map(|(name, _)| name.as_str()).zip(looked).collect())
+}
+
+async fn check_server(link: &Link) -> Vec<Finding> {
     let info: String = match link.query(&redis::cmd("INFO")).await {
         Ok(info) => info,
         Err(error) => return vec![broken(error.to_string(), "start Redis, or correct REDIS_URL")],
     };
     let mut findings = vec![judge_redis_version(&info)];
+    findings.extend(cluster::judge_replicas(&info));
     // Managed services forbid CONFIG; then nothing is known, and that is said.
     match link
         .query::<HashMap<String, String>>(
@@ -121,7 +135,7 @@ pub(crate) async fn check_redis(link: &Link) -> Vec<Finding> {
 }
 
 fn judge_redis_version(info: &str) -> Finding {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name: &str| info_field(info, name);
     let version = field("redis_version").unwrap_or("unknown");
     let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
     if major < 7 {
@@ -131,6 +145,11 @@ fn judge_redis_version(info: &str) -> Finding {
         return broken(format!("Redis {version} is a replica"), "point REDIS_URL at the master");
     }
     good(format!("Redis {version}"))
+}
+
+/// A line of `INFO`.
+fn info_field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 fn judge_redis_settings(settings: &HashMap<String, String>) -> Vec<Finding> {

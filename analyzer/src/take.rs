@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use insightforge_schema::event::now_us;
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::Lane;
-use insightforge_schema::link::LinkError;
+use insightforge_schema::link::{BlockingReader, LinkError};
 use insightforge_schema::script::{self, Context};
-use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -76,7 +75,7 @@ pub struct Taker {
     lanes: Vec<Taken>,
     room: Arc<Semaphore>,
     slots: Arc<Semaphore>,
-    connection: Option<MultiplexedConnection>,
+    reader: BlockingReader,
     /// Lanes of which entries may have been delivered to us unseen, later than these ids: they come before new ones.
     doubt: VecDeque<(usize, String)>,
     /// Counts reads.
@@ -122,7 +121,7 @@ impl Taker {
             lanes: Vec::new(),
             room: worker.room(task_type),
             slots: Arc::new(Semaphore::new(BATCHES_IN_FLIGHT)),
-            connection: None,
+            reader: BlockingReader::new(&worker.link, &worker.keys.lanes(partition)),
             doubt: VecDeque::new(),
             turn: 0,
             busy: Vec::new(),
@@ -177,10 +176,7 @@ impl Taker {
             }
             return Ok(Vec::new());
         }
-        let batches = self.read(block).await.inspect_err(|_| {
-            self.doubt = from_the_first(self.lanes.len());
-            self.connection = None;
-        })?;
+        let batches = self.read(block).await.inspect_err(|_| self.doubt = from_the_first(self.lanes.len()))?;
         if !batches.is_empty() {
             self.worker.note_read(now_us() / 1_000);
         }
@@ -344,10 +340,6 @@ impl Taker {
         which: &[usize],
         count: usize,
     ) -> Result<Option<Vec<(usize, Entries)>>, LinkError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.worker.link.blocking().await?,
-        };
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(&self.task_type).arg(self.worker.name()).arg("COUNT").arg(count);
         if matches!(want, Want::New { block: true }) {
@@ -363,21 +355,17 @@ impl Taker {
         };
         // A server that has not answered by then is gone without a word. Giving the call up is safe here only because
         // the connection goes with it and the own pending entries are read next.
-        let reply = tokio::time::timeout(BLOCK + SILENCE, command.query_async::<Value>(&mut connection)).await;
-        match reply {
-            Err(_) => Err(LinkError::Unavailable("no answer to a blocking read".to_owned())),
-            Ok(Err(error)) if error.code() == Some("NOGROUP") => {
+        match self.reader.read(&command, BLOCK + SILENCE).await {
+            Err(error) if error.code() == Some("NOGROUP") => {
                 tracing::warn!(partition = %self.partition, task_type = self.task_type,
                     "the consumer group was gone; creating it anew from the lane's first entry");
                 for taken in &self.lanes {
                     create_group(&self.worker, self.partition, &taken.lane.lane).await?;
                 }
-                self.connection = Some(connection);
                 Ok(None)
             }
-            Ok(Err(error)) => Err(read_error(&error)),
-            Ok(Ok(reply)) => {
-                self.connection = Some(connection);
+            Err(error) => Err(read_error(&error)),
+            Ok(reply) => {
                 let index: HashMap<&str, usize> =
                     self.lanes.iter().enumerate().map(|(index, taken)| (taken.key.as_str(), index)).collect();
                 read_reply(reply, &index)

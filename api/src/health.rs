@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use insightforge_schema::catalogue;
 use insightforge_schema::event::now_us;
 use insightforge_schema::id::Partition;
@@ -204,7 +204,11 @@ async fn report(app: &App) -> Arc<Report> {
     }
     let (analyzers, backlog) = work.unzip();
     let components = Components { redis: servers.redis, mysql: servers.mysql, projector, analyzers, backlog };
-    let report = Arc::new(Report::new(components, app.config.version));
+    let mut report = Report::new(components, app.config.version);
+    if servers.redis.up && app.link.is_cluster() {
+        report.add(masters_away(app).await);
+    }
+    let report = Arc::new(report);
     *kept = Some((Instant::now(), report.clone()));
     report
 }
@@ -219,6 +223,27 @@ impl Report {
         };
         Self { status, problems, version, components }
     }
+
+    fn add(&mut self, problem: Option<String>) {
+        if let Some(problem) = problem {
+            self.problems.push(problem);
+            if self.status == Overall::Ok {
+                self.status = Overall::Degraded;
+            }
+        }
+    }
+}
+
+/// Of a cluster one master is enough for this process to be of use; work for the others' partitions waits.
+async fn masters_away(app: &App) -> Option<String> {
+    let Ok(Ok(servers)) = timeout(PROBE, app.link.servers()).await else {
+        return Some("no node of the Redis Cluster says who its masters are".to_owned());
+    };
+    let ping = redis::cmd("PING");
+    let probes = servers.iter().map(|(_, server)| probe(server.query::<String>(&ping)));
+    let away = join_all(probes).await.iter().filter(|server| !server.up).count();
+    (away > 0)
+        .then(|| format!("{away} of {} Redis masters do not answer: work for their partitions waits", servers.len()))
 }
 
 impl Components {

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use insightforge_schema::event::Event;
-use insightforge_schema::id::{Cursor, PartitionCount, Position, TaskId, stream_id};
-use insightforge_schema::journal::{last_number, read_entry, read_streams};
+use insightforge_schema::follow::Follower;
+use insightforge_schema::id::{Cursor, Partition, PartitionCount, Position, TaskId};
+use insightforge_schema::journal::{last_number, read_entry};
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::{Link, LinkError};
 use insightforge_schema::script;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -177,27 +177,27 @@ impl Tail {
 
     async fn run(self) {
         let work = async {
-            let mut connection = None;
+            let Shared { link, keys, partitions, wake, .. } = &*self.0;
+            let mut follower = Follower::new(link, keys, *partitions);
             loop {
-                self.0.wake.notified().await;
-                self.read_while_heard(&mut connection).await;
+                wake.notified().await;
+                self.read_while_heard(&mut follower).await;
             }
         };
         // A read that is cut off here leaves nothing behind: it takes nothing from anybody, and its connection goes too.
         self.0.shutdown.run_until_cancelled(work).await;
     }
 
-    async fn read_while_heard(&self, connection: &mut Option<MultiplexedConnection>) {
+    async fn read_while_heard(&self, follower: &mut Follower) {
         let Some(mut cursor) = self.state().reading.clone() else { return };
         let mut pause = FIRST_PAUSE;
         while !self.park_if_unheard() {
-            match self.read(connection, &mut cursor).await {
+            match self.read(follower, &mut cursor).await {
                 Ok(events) => {
                     pause = FIRST_PAUSE;
                     self.tell(events);
                 }
                 Err(error) => {
-                    *connection = None;
                     tracing::warn!(%error, "the journal's live end cannot be read; trying again");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -215,49 +215,32 @@ impl Tail {
         unheard
     }
 
-    async fn read(
-        &self,
-        connection: &mut Option<MultiplexedConnection>,
-        cursor: &mut Cursor,
-    ) -> Result<Vec<Arc<Event>>, LinkError> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => {
-                let fresh = self.0.link.blocking().await?;
-                self.check_not_moved_back(cursor).await?;
-                connection.insert(fresh)
-            }
-        };
-        let keys: Vec<String> = self.0.partitions.iter().map(|partition| self.0.keys.journal(partition)).collect();
-        let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(READ_EVENTS).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(&keys);
-        for n in &cursor.0 {
-            command.arg(stream_id(*n));
-        }
-        let reply = command.query_async(connection).await.and_then(read_streams);
-        let streams = reply.map_err(|error: redis::RedisError| LinkError::Unavailable(error.to_string()))?;
+    async fn read(&self, follower: &mut Follower, cursor: &mut Cursor) -> Result<Vec<Arc<Event>>, LinkError> {
+        let followed = follower.read(&cursor.0, READ_EVENTS, BLOCK).await?;
         let mut events = Vec::new();
-        for (partition, key) in self.0.partitions.iter().zip(&keys) {
-            let entries = streams.iter().find(|(name, _)| name == key).map(|(_, entries)| entries);
-            for entry in entries.iter().flat_map(|entries| &entries.0) {
-                let event = read_entry(partition, entry);
+        for (partition, entries) in &followed.entries {
+            for entry in &entries.0 {
+                let event = read_entry(*partition, entry);
                 cursor.advance(event.position);
                 events.push(Arc::new(event));
             }
         }
+        self.follow_back(cursor, &followed.moved_back);
         Ok(events)
     }
 
     /// After a failover to a server that had not seen everything, numbers are given out again: go on from its end, and
     /// make everybody look for themselves.
-    async fn check_not_moved_back(&self, cursor: &mut Cursor) -> Result<(), LinkError> {
-        let ends = self.ends().await?;
-        if ends.0.iter().zip(&cursor.0).any(|(end, held)| end < held) {
-            tracing::error!(held = %cursor, found = %ends, "the journal has moved back: events were lost by the server");
-            *cursor = ends;
-            self.let_go();
+    fn follow_back(&self, cursor: &mut Cursor, moved_back: &[(Partition, u64)]) {
+        if moved_back.is_empty() {
+            return;
         }
-        Ok(())
+        let held = cursor.clone();
+        for (partition, end) in moved_back {
+            cursor.0[usize::from(partition.0)] = *end;
+        }
+        tracing::error!(%held, found = %cursor, "the journal has moved back: events were lost by the server");
+        self.let_go();
     }
 
     fn tell(&self, events: Vec<Arc<Event>>) {

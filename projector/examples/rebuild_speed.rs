@@ -18,7 +18,7 @@ use insightforge_projector::checkpoint;
 use insightforge_projector::rebuild::{Config, Deps, Progress, rebuild};
 use insightforge_projector::verify::{self, verify};
 use insightforge_schema::event::{Change, Completed, Meta, Processing, Submitted, encode, now_us};
-use insightforge_schema::id::{PartitionCount, TaskId};
+use insightforge_schema::id::{Partition, PartitionCount, TaskId};
 use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
 use insightforge_schema::tables;
@@ -111,7 +111,7 @@ async fn measure(tasks: usize, link: &Link, keys: &Keys, pool: &MySqlPool) -> an
 }
 
 async fn fill(link: &Link, keys: &Keys, partitions: PartitionCount, tasks: usize) -> anyhow::Result<()> {
-    let mut connection = link.blocking().await?;
+    let mut connection = link.blocking(&keys.journal(Partition(0))).await?;
     let mut next = vec![1_u64; usize::from(partitions.get())];
     let mut pipe = redis::pipe();
     for number in 0..tasks {

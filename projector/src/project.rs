@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use insightforge_archive::{Journal, ReadError};
 use insightforge_schema::event::{Event, now_us};
 use insightforge_schema::fail::{self, Step as FailStep};
-use insightforge_schema::id::{Partition, stream_id};
-use insightforge_schema::journal::{read_entry, read_streams};
+use insightforge_schema::follow::Follower;
+use insightforge_schema::id::Partition;
+use insightforge_schema::journal::read_entry;
 use insightforge_schema::link::LinkError;
-use redis::aio::MultiplexedConnection;
 use sqlx::MySqlPool;
 
 use crate::announce::announce;
@@ -34,15 +34,13 @@ const FIRST_SHARE: usize = 64;
 const READ_BYTES: usize = 32 << 20;
 /// How long a read waits for the first new event.
 const BLOCK: Duration = Duration::from_secs(1);
-/// Beyond [`BLOCK`] the server is gone without a word: the connection is given up, and read again from the checkpoint.
-const SILENCE: Duration = Duration::from_secs(5);
 /// MySQL's and MariaDB's error number of a duplicate key.
 const DUPLICATE_KEY: u16 = 1062;
 
 /// Folds the journal, step by step.
 pub struct Projector {
     journal: Journal,
-    reader: Option<MultiplexedConnection>,
+    reader: Option<Follower>,
     pool: MySqlPool,
     owner: String,
     batch_events: usize,
@@ -150,31 +148,21 @@ impl Projector {
 
     /// What is new, ordered by partition and number.
     async fn read(&mut self) -> Result<Vec<Event>, StepError> {
-        let mut command = redis::cmd("XREAD");
         let most = (self.batch_events / self.folded.len().max(1)).max(1);
         let share = self.share.min(most);
-        command.arg("COUNT").arg(share).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS");
-        for partition in self.partitions.iter() {
-            command.arg(self.journal.keys.journal(partition));
+        let Journal { link, keys, .. } = &self.journal;
+        let follow = || Follower::new(link, keys, self.partitions).only_confirmed();
+        let followed = self.reader.get_or_insert_with(follow).read(&self.folded, share, BLOCK).await?;
+        for (partition, end) in followed.moved_back {
+            let folded = self.folded[usize::from(partition.0)];
+            tracing::error!(%partition, folded, end, "the journal has moved back: events were lost with a server, and others \
+                may have taken their numbers; `insightforge rebuild` makes the tables agree with it");
         }
-        for folded in &self.folded {
-            command.arg(stream_id(*folded));
-        }
-        let reader = match &mut self.reader {
-            Some(reader) => reader,
-            None => self.reader.insert(self.journal.link.blocking().await?),
-        };
-        let reply = tokio::time::timeout(BLOCK + SILENCE, command.query_async(reader))
-            .await
-            .map_err(|_| LinkError::Unavailable("no answer to a blocking read".to_owned()))?;
-        let streams = reply
-            .and_then(read_streams)
-            .map_err(|error: redis::RedisError| LinkError::Unavailable(error.to_string()))?;
+        let streams = followed.entries;
         let full = streams.iter().any(|(_, entries)| entries.0.len() >= share);
         let mut events = Vec::new();
         for partition in self.partitions.iter() {
-            let key = self.journal.keys.journal(partition);
-            let entries = streams.iter().find(|(name, _)| *name == key).map(|(_, entries)| entries);
+            let entries = streams.iter().find(|(of, _)| *of == partition).map(|(_, entries)| entries);
             let folded = self.folded[usize::from(partition.0)];
             match entries.and_then(|entries| entries.0.first()?.n()) {
                 // Tables that come from a backup are behind what the stream still has.

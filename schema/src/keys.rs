@@ -1,5 +1,6 @@
 //! Every Redis key, with its type and its life. All keys of a partition carry its hash tag `{<prefix>:NN}`, so that a
-//! script finds everything it touches in one slot, on one node of a cluster too.
+//! script finds everything it touches in one slot, on one node of a cluster too. A key without a tag is in a slot of its
+//! own, and no script touches it together with another.
 
 use crate::id::{Partition, TaskId};
 
@@ -64,10 +65,12 @@ impl Keys {
         format!("{}:registry", self.prefix)
     }
 
-    /// String: how often replicas were asked what they have.
+    /// String: how often replicas were asked what they have. Beside `key`, in the same slot: what a server's replicas have
+    /// can be asked only through a key of its own.
     #[must_use]
-    pub fn confirmation(&self) -> String {
-        format!("{}:confirmed", self.prefix)
+    pub fn confirmation(key: &str) -> String {
+        let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or(key, |(tag, _)| tag);
+        format!("{{{tag}}}:confirmed")
     }
 
     /// Stream of a partition's events; see [`crate::event`] for the fields.

@@ -8,7 +8,8 @@
 //! 4. [`keys`] – every Redis key, with its type and its life.
 //! 5. [`script`] – every state change, as one atomic step in Redis.
 //!    [`deadline`] – the step that ends waiting tasks that are out of time.
-//! 6. [`journal`] – reading the stream back as events; [`standing`] – where one task and its lane stand now.
+//! 6. [`journal`] – reading the stream back as events; [`follow`] – as it grows; [`standing`] – where one task and its
+//!    lane stand now.
 //! 7. [`link`] – the connection that repeats an ambiguous write instead of guessing.
 //! 8. [`catalogue`] – which models exist and which analyzers are alive.
 //! 9. [`registry`] – which model version answers: aliases, canaries, shadows.
@@ -26,6 +27,7 @@ pub mod catalogue;
 pub mod deadline;
 pub mod event;
 pub mod fail;
+pub mod follow;
 pub mod id;
 pub mod journal;
 pub mod keys;

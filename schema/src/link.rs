@@ -4,19 +4,34 @@
 //! is idempotent, so the answer is always the same: connect again and send it again, until a deadline. Nothing here may
 //! carry a plain `XADD`.
 //!
-//! Blocking reads never share a connection with anything: [`Link::blocking`] gives each reader its own.
+//! With a cluster each call goes to the master that owns its keys' slot ([`cluster`]); a call that meets a failover or a
+//! slot on its way to another node is repeated as well, at the new place.
+//!
+//! Blocking reads never share a connection with anything: a [`BlockingReader`] has its own.
+
+mod address;
+mod call;
+mod cluster;
+mod judge;
+mod node;
+mod owners;
+mod reader;
+mod servers;
+mod slot;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind,
-};
-use tokio::sync::Mutex;
+use redis::{Cmd, FromRedisValue, RedisError};
 
-use crate::script::{Arg, CONFIRM, Script};
+use crate::script::{Arg, Script};
+use call::{Call, Confirmation};
+use judge::{Verdict, judge};
+use node::Node;
+pub use reader::BlockingReader;
+use servers::{Next, Servers};
+use slot::{key_of, slot_of};
 
 /// One command's time on the wire before it counts as ambiguous.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +44,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two tries: doubling from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_millis(500);
+/// Redirections that are followed at once; nodes that disagree send a call in circles.
+const REDIRECTS_AT_ONCE: u32 = 3;
 
 /// Why Redis did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -45,31 +62,17 @@ pub enum LinkError {
     Refused(String),
 }
 
-/// A shared, self-healing connection. Cheap to clone.
+/// A shared, self-healing connection to a server, or one to each master of a cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct Link {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    client: Client,
+    servers: Servers,
     deadline: Duration,
-    confirmation: Option<Confirmation>,
-    slot: Mutex<Slot>,
-}
-
-/// How many replicas must have a write before it counts.
-#[derive(Clone, Debug)]
-struct Confirmation {
+    /// How many replicas must have a write before it counts.
     replicas: u32,
-    /// See [`crate::keys::Keys::confirmation`].
-    key: String,
-}
-
-/// The current connection and how many there were before it, so that one failure is not counted against its successor.
-struct Slot {
-    generation: u64,
-    connection: Option<MultiplexedConnection>,
 }
 
 impl std::fmt::Debug for Link {
@@ -80,47 +83,58 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// A link to `url` (`redis://` or `rediss://`), not yet connected. A call gives up after `deadline`.
+    /// A link to `url`, not yet connected: `redis://` or `rediss://` for one server, `redis+cluster://` or
+    /// `rediss+cluster://` with some nodes for a cluster. A call gives up after `deadline`.
     ///
     /// # Errors
     /// [`LinkError::Refused`] when the URL cannot be read; the text does not repeat it.
     pub fn new(url: &str, deadline: Duration) -> Result<Self, LinkError> {
-        let info = url
-            .into_connection_info()
-            .map_err(|_| LinkError::Refused("the Redis URL cannot be read".to_owned()))?
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true).set_user_timeout(USER_TIMEOUT));
-        let client = Client::open(info).map_err(|_| LinkError::Refused("the Redis URL cannot be read".to_owned()))?;
-        let slot = Mutex::new(Slot { generation: 0, connection: None });
-        Ok(Self { shared: Arc::new(Shared { client, deadline, confirmation: None, slot }) })
+        Ok(Self::of(Servers::new(url)?, deadline, 0))
     }
 
-    /// The same server, with writing scripts answered only when `replicas` replicas have what they wrote (`WAIT`). A write
+    fn of(servers: Servers, deadline: Duration, replicas: u32) -> Self {
+        Self { shared: Arc::new(Shared { servers, deadline, replicas }) }
+    }
+
+    /// The same servers, with writing scripts answered only when `replicas` replicas have what they wrote (`WAIT`). A write
     /// that too few confirm is repeated until the deadline and then unavailable: it stands, and may be lost with the
     /// server. Confirmed is not safe for ever: a failover to a replica that was not among those can lose it still.
     #[must_use]
-    pub fn confirmed_by(&self, replicas: u32, key: String) -> Self {
-        let confirmation = (replicas > 0).then_some(Confirmation { replicas, key });
-        self.with(confirmation)
+    pub fn confirmed_by(&self, replicas: u32) -> Self {
+        Self::of(self.shared.servers.sibling(), self.shared.deadline, replicas)
     }
 
-    /// A link to the same server with a connection of its own. Redis takes from every connection that has something for it
+    /// A link to the same servers with connections of its own. Redis takes from every connection that has something for it
     /// before it flushes its log once for all of them: steps that are to share a flush come over several connections, or
     /// together in one call.
     #[must_use]
     pub fn sibling(&self) -> Self {
-        self.with(self.shared.confirmation.clone())
-    }
-
-    fn with(&self, confirmation: Option<Confirmation>) -> Self {
-        let slot = Mutex::new(Slot { generation: 0, connection: None });
-        let shared = Shared { client: self.shared.client.clone(), deadline: self.shared.deadline, confirmation, slot };
-        Self { shared: Arc::new(shared) }
+        Self::of(self.shared.servers.sibling(), self.shared.deadline, self.shared.replicas)
     }
 
     /// How long a call is tried before it is given up.
     #[must_use]
     pub fn deadline(&self) -> Duration {
         self.shared.deadline
+    }
+
+    /// Whether the keys are spread over the slots of a cluster, so that no command may touch two partitions.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.shared.servers, Servers::Cluster(_))
+    }
+
+    /// A link to each server that takes writes, with the server's address: for commands without a key (`INFO`, `CONFIG`,
+    /// `TIME`) that tell of one server.
+    ///
+    /// # Errors
+    /// [`LinkError::Unavailable`] when nobody says which there are.
+    pub async fn servers(&self) -> Result<Vec<(String, Self)>, LinkError> {
+        let masters = tokio::time::timeout(self.shared.deadline, self.shared.servers.masters()).await;
+        let masters = masters.map_err(|_| LinkError::Unavailable("no answer in time".to_owned()))?;
+        let masters = masters.map_err(|error| LinkError::Unavailable(error.to_string()))?;
+        let link = |node: Arc<Node>| (node.name.clone(), Self::of(Servers::One(node), self.shared.deadline, 0));
+        Ok(masters.into_iter().map(link).collect())
     }
 
     /// Runs a script over `keys` (all of one hash slot). Sent again after an ambiguous failure until the deadline.
@@ -133,8 +147,13 @@ impl Link {
         keys: &[String],
         args: &[Arg<'_>],
     ) -> Result<T, LinkError> {
-        let confirmation = self.shared.confirmation.as_ref().filter(|_| script.writes());
-        self.repeat(Call::Script { script, keys, args }, confirmation).await
+        // One server would take anything; so that every test is a test of this, too.
+        debug_assert!(
+            keys.iter().all(|key| slot_of(key.as_bytes()) == slot_of(keys[0].as_bytes())),
+            "the keys of a script are in different slots: {keys:?}"
+        );
+        let replicas = if script.writes() { self.shared.replicas } else { 0 };
+        self.repeat(Call::Script { script, keys, args }, keys.first().map(String::as_bytes), replicas).await
     }
 
     /// Runs one command that may safely run twice: a read, or a write that sets what it sets.
@@ -142,51 +161,51 @@ impl Link {
     /// # Errors
     /// See [`LinkError`].
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LinkError> {
-        self.repeat(Call::Command(command), None).await
+        self.repeat(Call::Command(command), key_of(command), 0).await
     }
 
-    /// A connection of its own for one reader's blocking reads. It has no response timeout: the caller's `BLOCK` is the
-    /// bound, and the caller drops the connection after any error.
+    /// A connection of its own to the server that has `key`. It has no response timeout, and nobody notices when the key is
+    /// another server's: [`BlockingReader`] does.
     ///
     /// # Errors
     /// [`LinkError::Unavailable`] when no connection can be made now; the caller waits and asks again.
-    pub async fn blocking(&self) -> Result<MultiplexedConnection, LinkError> {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
-        self.shared
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| LinkError::Unavailable(error.to_string()))
+    pub async fn blocking(&self, key: &str) -> Result<MultiplexedConnection, LinkError> {
+        let connection = async { self.shared.servers.owner(Some(slot_of(key.as_bytes()))).await?.blocking().await };
+        connection.await.map_err(|error: RedisError| LinkError::Unavailable(error.to_string()))
     }
 
     async fn repeat<T: FromRedisValue>(
         &self,
         call: Call<'_>,
-        confirmation: Option<&Confirmation>,
+        key: Option<&[u8]>,
+        replicas: u32,
     ) -> Result<T, LinkError> {
+        let servers = &self.shared.servers;
         let give_up = Instant::now() + self.shared.deadline;
-        let mut wait = RETRY_FIRST;
+        let slot = key.map(slot_of);
+        let confirmation = Confirmation::of(key, replicas);
+        let (mut wait, mut redirects, mut asked) = (RETRY_FIRST, 0, None);
         loop {
+            let seen = servers.version();
             // One connects at a time: behind a server that takes no connection, who waits for a turn gives up in time too.
-            let Ok(connection) = tokio::time::timeout_at(give_up.into(), self.connection()).await else {
-                return Err(LinkError::Unavailable("no connection in time".to_owned()));
-            };
-            let error = match connection {
-                Ok((generation, mut connection)) => match call.make(connection.clone()).await {
-                    Ok(value) => match confirm(confirmation, &mut connection).await {
-                        Ok(()) => return Ok(value),
-                        Err(error) => error,
-                    },
-                    Err(error) => {
-                        if breaks_connection(&error) {
-                            self.drop_connection(generation).await;
-                        }
-                        error
-                    }
+            let way = tokio::time::timeout_at(give_up.into(), servers.way(slot, asked.take())).await;
+            let error = match way {
+                Ok(Ok(mut way)) => match way.take(&call, confirmation.as_ref()).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) => error,
                 },
-                Err(error) => error,
+                Ok(Err(error)) => error,
+                Err(_) => return Err(LinkError::Unavailable("no connection in time".to_owned())),
             };
+            let next = tokio::time::timeout_at(give_up.into(), servers.learn(&error, seen)).await;
+            match next.unwrap_or(Next::Judge) {
+                Next::Never(refusal) => return Err(refusal),
+                Next::Elsewhere(node) if redirects < REDIRECTS_AT_ONCE => {
+                    (asked, redirects) = (node, redirects + 1);
+                    continue;
+                }
+                Next::Elsewhere(_) | Next::Judge => {}
+            }
             match judge(&error) {
                 Verdict::OutOfMemory => return Err(LinkError::OutOfMemory),
                 Verdict::Refused => return Err(LinkError::Refused(error.to_string())),
@@ -197,103 +216,5 @@ impl Link {
             }
             wait = (wait * 2).min(RETRY_LAST);
         }
-    }
-
-    async fn connection(&self) -> Result<(u64, MultiplexedConnection), RedisError> {
-        let mut slot = self.shared.slot.lock().await;
-        if let Some(connection) = &slot.connection {
-            return Ok((slot.generation, connection.clone()));
-        }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let connection = self.shared.client.get_multiplexed_async_connection_with_config(&config).await?;
-        slot.generation += 1;
-        slot.connection = Some(connection.clone());
-        Ok((slot.generation, connection))
-    }
-
-    async fn drop_connection(&self, generation: u64) {
-        let mut slot = self.shared.slot.lock().await;
-        if slot.generation == generation {
-            slot.connection = None;
-        }
-    }
-}
-
-/// What is sent, as often as it takes.
-enum Call<'a> {
-    Script { script: &'a Script, keys: &'a [String], args: &'a [Arg<'a>] },
-    Command(&'a Cmd),
-}
-
-impl Call<'_> {
-    async fn make<T: FromRedisValue>(&self, mut connection: MultiplexedConnection) -> Result<T, RedisError> {
-        match self {
-            Self::Command(command) => command.query_async(&mut connection).await,
-            Self::Script { script, keys, args } => {
-                match script.by_hash(keys, args).query_async(&mut connection).await {
-                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                        script.by_body(keys, args).query_async(&mut connection).await
-                    }
-                    result => result,
-                }
-            }
-        }
-    }
-}
-
-/// `WAIT` covers what its own connection wrote; a repeated script may have written on an earlier one. So something is
-/// written first: replicas that have that have everything before it.
-async fn confirm(
-    confirmation: Option<&Confirmation>,
-    connection: &mut MultiplexedConnection,
-) -> Result<(), RedisError> {
-    let Some(Confirmation { replicas, key }) = confirmation else { return Ok(()) };
-    let mut wait = redis::cmd("WAIT");
-    wait.arg(*replicas).arg(CONFIRM_TIMEOUT.as_millis() as u64);
-    let mut both = redis::pipe();
-    both.add_command(CONFIRM.by_body(std::slice::from_ref(key), &[])).ignore().add_command(wait);
-    let (confirmed,): (u32,) = both.query_async(connection).await?;
-    if confirmed >= *replicas {
-        return Ok(());
-    }
-    let text = format!("{confirmed} of {replicas} replicas have the write");
-    Err(RedisError::from((ErrorKind::Server(ServerErrorKind::TryAgain), "too few replicas", text)))
-}
-
-enum Verdict {
-    Again,
-    OutOfMemory,
-    Refused,
-}
-
-/// Whether the connection behind an error is of no further use.
-fn breaks_connection(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_timeout()
-        || error.is_connection_dropped()
-        || error.is_unrecoverable_error()
-        || matches!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly))
-}
-
-fn judge(error: &RedisError) -> Verdict {
-    match error.kind() {
-        _ if breaks_connection(error) => Verdict::Again,
-        // A password being rotated, a server still loading, a failover under way: all pass.
-        ErrorKind::AuthenticationFailed
-        | ErrorKind::Server(
-            ServerErrorKind::BusyLoading
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::MasterDown,
-        ) => Verdict::Again,
-        _ => match error.code() {
-            Some("OOM") => Verdict::OutOfMemory,
-            Some("MISCONF" | "NOREPLICAS" | "BUSY" | "LOADING") => Verdict::Again,
-            // A script's own error text hides the code behind a prefix.
-            _ if error.to_string().contains("OOM command not allowed") => Verdict::OutOfMemory,
-            _ => Verdict::Refused,
-        },
     }
 }

@@ -10,13 +10,18 @@ use super::{Finding, good, weak};
 /// A difference that changes when things happen enough for people to notice, in milliseconds.
 const NOTICEABLE_MS: i64 = 1_000;
 
-/// Redis' clock: deadlines and the age of waiting tasks go by it.
+/// Redis' clock, of every master of a cluster: deadlines and the age of waiting tasks go by it.
 pub(super) async fn redis(link: &Link) -> Vec<Finding> {
-    let before = now_us();
-    let time: Result<(i64, i64), _> = link.query(&redis::cmd("TIME")).await;
-    let after = now_us();
+    let mut findings = Vec::new();
     // An outage is told elsewhere.
-    time.map(|(seconds, micros)| judge("Redis", seconds * 1_000_000 + micros, before, after)).into_iter().collect()
+    for (name, server) in link.servers().await.unwrap_or_default() {
+        let before = now_us();
+        let time: Result<(i64, i64), _> = server.query(&redis::cmd("TIME")).await;
+        let after = now_us();
+        let whose = if link.is_cluster() { format!("Redis at {name}") } else { "Redis".to_owned() };
+        findings.extend(time.map(|(seconds, micros)| judge(&whose, seconds * 1_000_000 + micros, before, after)));
+    }
+    findings
 }
 
 /// The database's: webhooks are due by it.

@@ -156,7 +156,8 @@ mod tests {
                 pipe.cmd("XADD").arg(keys.journal(partition)).arg("0-*").arg("type").arg("processing").arg("task");
                 pipe.arg(TaskId::new().to_string()).arg("first").arg(1).arg("e").arg(event).ignore();
             }
-            pipe.query_async::<()>(&mut link.blocking().await.unwrap()).await.unwrap();
+            let mut connection = link.blocking(&keys.journal(partition)).await.unwrap();
+            pipe.query_async::<()>(&mut connection).await.unwrap();
         }
         let journal = Journal { link, keys, archive: None };
         let mut reader = Reader::open(journal, two(), &args(&[])).await.unwrap();

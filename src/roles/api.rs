@@ -50,7 +50,8 @@ pub(crate) struct ApiArgs {
     #[arg(long, env = "INSIGHTFORGE_MAX_BATCH_BYTES", default_value_t = 104_857_600)]
     max_batch_bytes: u64,
     /// Replicas of Redis that must have an upload before it is answered 202 (`WAIT`); where too few confirm within ten
-    /// seconds the answer is 503, and the upload may or may not run: send it again under its idempotency key
+    /// seconds the answer is 503, and the upload may or may not run: send it again under its idempotency key. The same
+    /// value for api and projector
     #[arg(long, env = "INSIGHTFORGE_MIN_REPLICAS_ACK", default_value_t = 0)]
     min_replicas_ack: u32,
     /// Longest wait a caller may ask for with `Prefer: wait=N` or a long poll, in seconds
@@ -78,7 +79,7 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
     let sealer = args.seal.sealer()?;
     let shutdown = boot::shutdown_on_signal()?;
     let keys = args.redis.keys();
-    let link = args.redis.link()?.confirmed_by(args.min_replicas_ack, keys.confirmation());
+    let link = args.redis.link()?.confirmed_by(args.min_replicas_ack);
     let pool = args.database.reading_pool(DATABASE_CONNECTIONS)?;
     let partitions = check_journal(&args.redis, &link).await?;
     mention_tables(&pool).await;

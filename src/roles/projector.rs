@@ -43,6 +43,10 @@ pub(crate) struct ProjectorArgs {
     /// Events folded in one transaction at most
     #[arg(long, env = "INSIGHTFORGE_BATCH_EVENTS", default_value_t = 4_000)]
     batch_events: usize,
+    /// Replicas of Redis that must have an event before it is folded (`WAIT`), so that the tables are never ahead of what a
+    /// failover leaves. The same value for api and projector
+    #[arg(long, env = "INSIGHTFORGE_MIN_REPLICAS_ACK", default_value_t = 0)]
+    min_replicas_ack: u32,
     /// Events of a partition that stay in Redis at least; older ones leave it once they are in the archive
     #[arg(long, env = "INSIGHTFORGE_JOURNAL_KEEP", default_value_t = 100_000)]
     journal_keep: u64,
@@ -92,7 +96,7 @@ pub(crate) async fn projector(args: ProjectorArgs) -> anyhow::Result<ExitCode> {
     let archive = args.archive.archive(&args.redis)?;
     let sealer = args.seal.sealer()?;
     let shutdown = boot::shutdown_on_signal()?;
-    let (link, keys) = (args.redis.link()?, args.redis.keys());
+    let (link, keys) = (args.redis.link()?.confirmed_by(args.min_replicas_ack), args.redis.keys());
     let pool = args.database.pool(DATABASE_CONNECTIONS)?;
     let partitions = check_journal(&args.redis, &link).await?;
     check_tables(&pool).await?;

@@ -28,8 +28,7 @@ pub(crate) async fn drain(site: &mut Site<'_>) -> Journal {
     let (mut before, mut moved) = ((0, 0, 0), Instant::now());
     while moved.elapsed() < PATIENCE {
         site.fleet.supervise();
-        let mut connection = site.redis.connection().await;
-        journal.read_on(&mut connection, &site.keys, site.partitions).await.expect("Redis answers");
+        journal.read_on(&site.redis, &site.keys, site.partitions).await.expect("Redis answers");
         let (folded, undelivered) = progress(site).await.unwrap_or((0, u64::MAX));
         let told = site.receiver.distinct();
         let own = site.load.ledger.lock().unwrap().accepted.values().filter(|it| it.own_webhook).count();
@@ -68,8 +67,7 @@ pub(crate) async fn collect(
     strike: Strike,
     deliveries: &HashMap<String, Vec<Delivery>>,
 ) -> Seen {
-    let mut connection = site.redis.connection().await;
-    journal.read_on(&mut connection, &site.keys, site.partitions).await.expect("Redis answers");
+    journal.read_on(&site.redis, &site.keys, site.partitions).await.expect("Redis answers");
     let mut tables = connect(site).await.expect("the database answers");
     let ledger = std::mem::take(&mut *site.load.ledger.lock().unwrap());
     let mut complaints = faults_of_the_fold(&mut tables).await;

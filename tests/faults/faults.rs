@@ -1,5 +1,6 @@
 //! Every fault by its name. How each strikes stands in the modules below.
 
+pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod network;
 pub(crate) mod redis;
@@ -45,6 +46,10 @@ pub(crate) enum Kind {
     RedisFull,
     RedisDiskFull,
     RedisLink(Weather),
+    /// A master of a Redis Cluster dies.
+    ClusterFailover,
+    /// Each master of a Redis Cluster hands over to its replica.
+    ClusterRolling,
     DatabaseRestart,
     DatabaseKill,
     DatabaseFrozen,
@@ -89,6 +94,8 @@ pub(crate) fn all() -> Vec<Fault> {
         ("redis-link-reset", Kind::RedisLink(Weather::Reset)),
         ("redis-link-black-hole", Kind::RedisLink(Weather::BlackHole)),
         ("redis-link-half-open", Kind::RedisLink(Weather::HalfOpen)),
+        ("cluster-failover", Kind::ClusterFailover),
+        ("cluster-rolling", Kind::ClusterRolling),
         ("database-restart", Kind::DatabaseRestart),
         ("database-kill", Kind::DatabaseKill),
         ("database-frozen", Kind::DatabaseFrozen),
@@ -129,6 +136,11 @@ impl Kind {
             Self::ModelHostKilled | Self::ModelHostStopped => Extra::Hosted,
             _ => Extra::None,
         }
+    }
+
+    /// On a Redis Cluster, and every upload confirmed by a replica.
+    pub(crate) fn on_cluster(self) -> bool {
+        matches!(self, Self::ClusterFailover | Self::ClusterRolling)
     }
 
     pub(crate) fn lease_ms(self) -> Option<u64> {
@@ -188,6 +200,8 @@ pub(crate) async fn strike(kind: Kind, site: &mut Site<'_>) -> Strike {
         Kind::RedisFull => redis::fill_memory(site).await,
         Kind::RedisDiskFull => redis::fill_disk(site).await,
         Kind::RedisLink(weather) => network::redis(site, weather).await,
+        Kind::ClusterFailover => cluster::fail_over(site).await,
+        Kind::ClusterRolling => cluster::hand_over_each(site).await,
         Kind::DatabaseRestart => database::restart(site, 200, 2_000).await,
         Kind::DatabaseKill => database::kill(site).await,
         Kind::DatabaseFrozen => database::freeze(site).await,

@@ -6,8 +6,9 @@ use insightforge_schema::event::decode;
 use insightforge_schema::id::{Partition, PartitionCount, Position, number_of, row_id, stream_id};
 use insightforge_schema::journal::Entries;
 use insightforge_schema::keys::Keys;
-use redis::aio::MultiplexedConnection;
 use uuid::Uuid;
+
+use crate::servers::Redis;
 
 /// Entries of one read.
 const PAGE: usize = 2_000;
@@ -51,7 +52,7 @@ impl Journal {
     /// When Redis does not answer.
     pub(crate) async fn read_on(
         &mut self,
-        connection: &mut MultiplexedConnection,
+        redis: &Redis,
         keys: &Keys,
         partitions: PartitionCount,
     ) -> Result<(), redis::RedisError> {
@@ -61,7 +62,7 @@ impl Journal {
                 let last = &mut self.last[usize::from(partition.0)];
                 let mut range = redis::cmd("XRANGE");
                 range.arg(keys.journal(partition)).arg(stream_id(*last + 1)).arg("+").arg("COUNT").arg(PAGE);
-                let entries: Entries = range.query_async(connection).await?;
+                let entries: Entries = redis.ask(&range).await?;
                 for entry in &entries.0 {
                     let n = number_of(&entry.id).unwrap_or(0);
                     if n != *last + 1 {

@@ -35,6 +35,9 @@ mod program;
 mod proxy;
 mod receiver;
 mod recovery;
+#[path = "../shared/redis_cluster.rs"]
+#[allow(dead_code, reason = "shared with the tests of the link, which use more of it")]
+mod redis_cluster;
 mod run;
 mod servers;
 mod site;
@@ -74,6 +77,11 @@ async fn nothing_is_lost_when_roles_die_or_are_told_to_stop() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_servers_and_networks_fail() {
     nothing_is_lost_when(&["redis-kill", "redis-groups-destroyed", "database-kill"], 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_a_master_of_a_cluster_dies() {
+    nothing_is_lost_when(&["cluster-failover"], 3).await;
 }
 
 /// Without a supply of time there would be nothing to run: `bin/faults` gives it.

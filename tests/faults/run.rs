@@ -41,7 +41,7 @@ pub(crate) async fn run(slot: &mut Slot, fault: &Fault, seed: u64, plan: Plan) -
     let outcome = perform(&mut site, fault, seed, plan, &dice).await;
     let drop_database = format!("DROP DATABASE {}", site.database);
     site.mariadb.say(&drop_database).await;
-    site.redis.server.kill().await;
+    site.redis.end().await;
     drop(site);
     if !outcome.findings.passed() {
         let kept = slot.keep(&folder, &format!("{}-{seed}", fault.name));

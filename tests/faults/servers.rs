@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 use crate::disk::Room;
 use crate::fleet::send;
 use crate::program::free_addr;
+use crate::redis_cluster::RedisCluster;
 
 /// How long a server may take to come up; with all the machine's cores busy, and logs to recover.
 const START: Duration = Duration::from_secs(60);
@@ -94,12 +95,24 @@ pub(crate) enum Fsync {
     EverySecond,
 }
 
+/// One server; or a cluster, before which no proxy stands.
 pub(crate) struct Redis {
     pub(crate) server: Server,
     client: redis::Client,
+    pub(crate) cluster: Option<RedisCluster>,
 }
 
 impl Redis {
+    /// Three masters with a replica each. The one server is not started.
+    pub(crate) async fn start_cluster(folder: &Path) -> Self {
+        let cluster = RedisCluster::start(folder, "always").await;
+        let addr = format!("127.0.0.1:{}", cluster.nodes[0].port);
+        let client = redis::Client::open(format!("redis://{addr}")).unwrap();
+        let log = folder.join("redis.log");
+        let server = Server { name: "redis", addr, command: Vec::new(), log, child: None, room: None };
+        Self { server, client, cluster: Some(cluster) }
+    }
+
     /// With the durability InsightForge ships, unless told otherwise; on a disk of its own when there is one.
     pub(crate) async fn start(folder: &Path, fsync: Fsync, room: Option<Room>) -> Self {
         let data = room.as_ref().map_or_else(|| folder.join("redis"), |room| room.folder.clone());
@@ -139,7 +152,7 @@ impl Redis {
         let log = folder.join("redis.log");
         let client = redis::Client::open(format!("redis://{addr}")).unwrap();
         let server = Server { name: "redis", addr, command, log, child: None, room };
-        let mut redis = Self { server, client };
+        let mut redis = Self { server, client, cluster: None };
         redis.up().await;
         redis
     }
@@ -152,14 +165,29 @@ impl Redis {
     }
 
     /// A connection past every proxy.
-    pub(crate) async fn connection(&self) -> redis::aio::MultiplexedConnection {
+    async fn connection(&self) -> redis::aio::MultiplexedConnection {
         // Patient: on a busy machine an answer can take its time.
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(START)).set_response_timeout(Some(START));
         self.client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
     pub(crate) async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
-        command.query_async(&mut self.connection().await).await.unwrap()
+        self.ask(command).await.unwrap()
+    }
+
+    /// # Errors
+    /// When no server answers, or none has the key.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, redis::RedisError> {
+        match &self.cluster {
+            Some(cluster) => cluster.query(command).await,
+            None => command.query_async(&mut self.connection().await).await,
+        }
+    }
+
+    /// The end of a run.
+    pub(crate) async fn end(&mut self) {
+        self.server.kill().await;
+        self.cluster = None;
     }
 }
 

@@ -79,7 +79,10 @@ impl Slot {
             _ => None,
         };
         let fsync = if kind == Kind::RedisKillEverySecond { Fsync::EverySecond } else { Fsync::Always };
-        let redis = Redis::start(&folder, fsync, redis_room).await;
+        let redis = match kind.on_cluster() {
+            true => Redis::start_cluster(&folder).await,
+            false => Redis::start(&folder, fsync, redis_room).await,
+        };
         Ok((folder, own, redis))
     }
 
@@ -144,8 +147,14 @@ impl<'s> Site<'s> {
         if kind == Kind::ClockBack {
             settings.extend(clock_settings(&folder));
         }
+        if kind.on_cluster() {
+            settings.push(("INSIGHTFORGE_MIN_REPLICAS_ACK", "1".to_owned()));
+        }
         let mut fleet = Fleet::new(settings, folder.clone());
-        fleet.redis_urls = redis_links.each_ref().map(|link| format!("redis://{}", link.addr));
+        fleet.redis_urls = redis_links.each_ref().map(|link| match &redis.cluster {
+            Some(cluster) => cluster.url(),
+            None => format!("redis://{}", link.addr),
+        });
         let load = Load::on(&fleet.api_addr, &receiver.url);
         let mut site = Self {
             kind,

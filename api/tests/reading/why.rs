@@ -53,7 +53,7 @@ async fn take(stage: &Stage, count: usize) {
     let _: redis::Value = stage.journal.link.query(&create).await.unwrap();
     let mut read = redis::cmd("XREADGROUP");
     read.arg("GROUP").arg(lane().group()).arg("a").arg("COUNT").arg(count).arg("STREAMS").arg(&key).arg(">");
-    let _: redis::Value = read.query_async(&mut stage.journal.link.blocking().await.unwrap()).await.unwrap();
+    let _: redis::Value = read.query_async(&mut stage.journal.link.blocking(&key).await.unwrap()).await.unwrap();
 }
 
 async fn retry(stage: &Stage, asked: &Asked, due_ms: i64) {

@@ -1,4 +1,4 @@
-//! What happens to Redis.
+//! What happens to a Redis of one server.
 
 use std::time::{Duration, Instant};
 
@@ -94,8 +94,7 @@ pub(super) async fn fill_memory(site: &mut Site<'_>) -> Strike {
 async fn all_end(site: &Site<'_>, within: Duration) -> bool {
     let (mut journal, deadline) = (Journal::default(), Instant::now() + within);
     while Instant::now() < deadline {
-        let mut connection = site.redis.connection().await;
-        journal.read_on(&mut connection, &site.keys, site.partitions).await.unwrap();
+        journal.read_on(&site.redis, &site.keys, site.partitions).await.unwrap();
         if journal.open() == 0 {
             return true;
         }
