@@ -10,6 +10,10 @@ const PAGE = 200
 /** Of the newest, to find what is new. */
 const PEEK = 50
 const PEEK_EVERY_MS = 700
+/** Rows that a list grows to by what comes in at its top. */
+const KEPT = 5_000
+/** Under a flood. */
+const RELOAD_EVERY_MS = 2_000
 /** A search through texts is dear. */
 const PEEK_TEXT_EVERY_MS = 10_000
 
@@ -24,6 +28,7 @@ export function useTaskList(query: () => string, mayMove: () => boolean) {
   let control = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
   let peekedAt = 0
+  let loadedAt = 0
 
   async function load(cursor: string | null): Promise<void> {
     control.abort()
@@ -34,6 +39,7 @@ export function useTaskList(query: () => string, mayMove: () => boolean) {
       const page = await get<TaskPage>('/api/tasks', { q: query(), limit: PAGE, cursor }, signal)
       if (signal.aborted) return
       if (!cursor) {
+        loadedAt = Date.now()
         rows.value = []
         fresh.value = []
         at = new Map()
@@ -68,14 +74,16 @@ export function useTaskList(query: () => string, mayMove: () => boolean) {
       const page = await get<TaskPage>('/api/tasks', { q: asked, limit: PEEK })
       if (asked !== query()) return
       const unknown: ListedTask[] = []
+      const told = new Map(fresh.value.map((task) => [task.task_id, task]))
       for (const task of page.tasks) {
-        const known = at.get(task.task_id)
+        const known = at.get(task.task_id) ?? told.get(task.task_id)
         if (known) Object.assign(known, later(known, task))
-        else unknown.push(task)
+        if (!at.has(task.task_id)) unknown.push(known ?? task)
+        told.delete(task.task_id)
       }
-      fresh.value = unknown
+      // What events told of may not be in the tables yet.
+      offer([...told.values(), ...unknown])
       triggerRef(rows)
-      if (unknown.length && mayMove()) showFresh()
     } catch {
       // The next event asks again; the list itself says when nobody answers.
     }
@@ -87,10 +95,21 @@ export function useTaskList(query: () => string, mayMove: () => boolean) {
     timer = setTimeout(() => void peek(), Math.max(120, peekedAt + every - Date.now()))
   }
 
+  /** Holds what is new ready; shows it at once where that moves nothing that somebody looks at. */
+  function offer(tasks: ListedTask[]): void {
+    fresh.value = tasks.slice(0, PEEK)
+    const tooSoon = mustReload() && Date.now() - loadedAt < RELOAD_EVERY_MS
+    if (tasks.length && mayMove() && !tooSoon) showFresh()
+  }
+
+  /** There may be more between what is new and the rest; or the list has become long, and what is looked at is its top. */
+  function mustReload(): boolean {
+    return fresh.value.length >= PEEK || rows.value.length > KEPT
+  }
+
   /** Puts what is new on top. */
   function showFresh(): void {
-    if (fresh.value.length >= PEEK) {
-      // There may be more between these and the rest.
+    if (mustReload()) {
       void load(null)
       return
     }
@@ -102,13 +121,16 @@ export function useTaskList(query: () => string, mayMove: () => boolean) {
   function take(events: JournalEvent[]): void {
     let changed = false
     let mayBeNew = false
+    const told: ListedTask[] = []
     for (const event of events) {
-      const known = at.get(event.task_id)
+      const known = at.get(event.task_id) ?? told.find((task) => task.task_id === event.task_id) ?? fresh.value.find((task) => task.task_id === event.task_id)
       if (known) changed = applyTo(known, event) || changed
+      else if (event.type === 'submitted' && query() === '' && told.length < PEEK) told.unshift(rowOf(event))
       else mayBeNew = true
     }
+    if (told.length) offer([...told, ...fresh.value])
     if (changed) triggerRef(rows)
-    if (mayBeNew) peekSoon()
+    if (mayBeNew || told.length) peekSoon()
   }
 
   watch(query, () => load(null), { immediate: true })
@@ -131,6 +153,26 @@ export function useTaskList(query: () => string, mayMove: () => boolean) {
     more: () => {
       if (!loading.value && next.value && !failure.value) void load(next.value)
     },
+  }
+}
+
+/** A task as its first event tells of it, before the tables have it. */
+function rowOf(event: JournalEvent): ListedTask {
+  const { data } = event
+  return {
+    task_id: event.task_id,
+    status: 'pending',
+    task_type: String(data.task_type ?? ''),
+    model_version: String(data.model_version ?? ''),
+    attempt: 0,
+    error_code: null,
+    error_message: null,
+    dead_lettered: false,
+    batch_id: typeof data.batch_id === 'string' ? data.batch_id : null,
+    batch_line: typeof data.batch_line === 'number' ? data.batch_line : null,
+    created_at: event.at ?? new Date().toISOString(),
+    started_at: null,
+    completed_at: null,
   }
 }
 

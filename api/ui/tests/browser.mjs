@@ -27,6 +27,10 @@ export async function visitor(browser, { theme = 'light', language = 'en', width
     // A page that is left gives up what it had asked for.
     if (request.failure()?.errorText !== 'net::ERR_ABORTED') page.wrong.push(`request: ${request.url()} ${request.failure()?.errorText}`)
   })
+  page.on('request', (request) => {
+    // It works offline: nothing comes from anywhere else.
+    if (!/^(http|ws):\/\/127\.0\.0\.1:/.test(request.url()) && !request.url().startsWith('data:')) page.wrong.push(`request to elsewhere: ${request.url()}`)
+  })
   page.setDefaultTimeout(15_000)
   return page
 }

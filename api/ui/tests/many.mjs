@@ -52,7 +52,7 @@ function copyRows(stack) {
   const columns = stack
     .tables(`SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = 'analysis_tasks' AND generation_expression IS NULL OR (table_schema = DATABASE() AND table_name = 'analysis_tasks' AND generation_expression = '')`)
     .split('\n')
-  const values = columns.map((column) => (column === 'id' ? '1000000 + seq' : column === 'task_id' ? 'UUID()' : column === 'created_at' ? 'created_at - INTERVAL seq SECOND' : column))
+  const values = columns.map((column) => (column === 'id' ? '(1000000 + seq) * 1024' : column === 'task_id' ? 'UUID()' : column === 'created_at' ? 'created_at - INTERVAL seq SECOND' : column))
   stack.tables(`INSERT INTO analysis_tasks (${columns.join(', ')}) SELECT ${values.join(', ')} FROM (SELECT * FROM analysis_tasks WHERE status = 'completed' ORDER BY id LIMIT 1) one, seq_1_to_${MANY}`)
 }
 
@@ -63,7 +63,7 @@ export async function aTaskWithTwentyThousandEventsOpensWithinASecond(browser, s
   await stack.ended(id)
   // Shadows may be asked any number of times; so many of them at once only a table can be given.
   stack.tables(`INSERT INTO task_logs (id, analysis_task_id, event_type, description, details, created_at)
-    SELECT l.id + 1000 + seq, l.analysis_task_id, 'shadowed', 'a shadow was asked', '{"actor":"test","attempt":1,"agrees":true,"model_version":"v2.0"}', l.created_at
+    SELECT l.id + (1000 + seq) * 1024, l.analysis_task_id, 'shadowed', 'a shadow was asked', '{"actor":"test","attempt":1,"agrees":true,"model_version":"v2.0"}', l.created_at
     FROM task_logs l JOIN analysis_tasks t ON t.id = l.analysis_task_id, seq_1_to_${EVENTS}
     WHERE t.task_id = '${id}' AND l.event_type = 'completed'`)
   const page = await visitor(browser)

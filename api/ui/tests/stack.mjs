@@ -48,7 +48,7 @@ export class Stack {
     stack.port = await freePort()
     stack.url = `http://127.0.0.1:${stack.port}`
     await Promise.all([
-      stack.role('api', ['--http-addr', `127.0.0.1:${stack.port}`]),
+      stack.startApi(),
       stack.role('analyzer', ['--infer-addr', '127.0.0.1:0']),
       stack.role('projector', []),
     ])
@@ -74,6 +74,16 @@ export class Stack {
   /** Statements on the tables of this installation. */
   tables(statement) {
     return this.sql(statement, this.name)
+  }
+
+  startApi() {
+    return this.role('api', ['--http-addr', `127.0.0.1:${this.port}`])
+  }
+
+  async stop(name) {
+    const child = this.processes.find((one) => one.role === name && one.exitCode === null)
+    child.kill('SIGTERM')
+    await new Promise((resolve) => child.once('exit', resolve))
   }
 
   async role(name, args) {
@@ -129,8 +139,9 @@ http {
   }
 
   spawn(name, command, args, env) {
-    const log = openSync(path.join(this.folder, `${name}.log`), 'w')
+    const log = openSync(path.join(this.folder, `${name}.log`), 'a')
     const child = spawn(command, args, { env, stdio: ['ignore', log, log] })
+    child.role = name
     this.processes.push(child)
     return child
   }

@@ -1,8 +1,8 @@
 // What people do with it.
 
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { noneWrong, visitor } from './browser.mjs'
+import { accessibility, noneWrong, visitor } from './browser.mjs'
 import { eventually } from './stack.mjs'
 
 async function on(browser, url, work, look) {
@@ -229,4 +229,61 @@ export const everyKeyIsTold = (browser, stack) =>
       await page.keyboard.press(key)
       await page.waitForURL((url) => url.pathname.endsWith(path))
     }
+  })
+
+export const formsAndDialogsAreAccessible = (browser, stack) =>
+  on(browser, `${stack.url}/ui/tasks`, async (page) => {
+    await page.getByTestId('new-task').click()
+    await page.getByTestId('field-text').waitFor()
+    const found = await accessibility(page)
+    await page.keyboard.press('Escape')
+    await page.getByRole('button', { name: 'As curl' }).click()
+    await page.getByText('curl http').waitFor()
+    found.push(...(await accessibility(page)))
+    await page.goto(`${stack.url}/ui/models`)
+    await page.locator('[data-type=sentiment_analysis]').getByRole('button', { name: 'Shadow' }).click()
+    await page.getByTestId('act').waitFor()
+    found.push(...(await accessibility(page)))
+    if (found.length) throw new Error(found.join('\n'))
+  })
+
+export const whatASearchFindsIsExported = (browser, stack, { failed }) =>
+  on(browser, `${stack.url}/ui/tasks?q=id:${failed}`, async (page) => {
+    await page.locator(`[data-task="${failed}"]`).waitFor()
+    await page.getByText('Export', { exact: true }).click()
+    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('link', { name: 'CSV' }).click()])
+    const lines = readFileSync(await download.path(), 'utf8').trim().split('\n')
+    if (lines.length !== 2 || !lines[0].includes('task_id') || !lines[1].includes(failed)) throw new Error(lines.join('\n'))
+  })
+
+export const aTestMessageIsSentAndItsAnswerTold = (browser, stack) =>
+  on(browser, `${stack.url}/ui/webhooks`, async (page) => {
+    const before = stack.received.length
+    await page.getByTestId('endpoints').getByRole('button', { name: 'Test' }).click()
+    await page.getByTestId('act').click()
+    await page.getByText('It answered 200').waitFor()
+    if (stack.received.length === before) throw new Error('nothing was sent')
+  })
+
+export async function whatIsOnlyDoneFromInsideSaysSoAndHow(browser, stack) {
+  if (!stack.prefixed) return
+  await on(browser, `${stack.prefixed}/ui/failures`, async (page) => {
+    await page.getByTestId('redrive-group').first().click()
+    await page.getByRole('alert').getByText('bin/insightforge dead-letters redrive').waitFor()
+    if (await page.getByTestId('act').count()) throw new Error('it offers what it cannot do')
+    page.wrong = page.wrong.filter((one) => !/40[34]/.test(one))
+  })
+}
+
+export const anApiThatComesBackIsFoundAgainAndNothingIsMissed = (browser, stack) =>
+  on(browser, `${stack.url}/ui/journal`, async (page) => {
+    await page.locator('[data-testid=live][data-state=live]').waitFor()
+    await stack.stop('api')
+    await page.locator('[data-testid=live][data-state=reconnecting]').waitFor()
+    await stack.startApi()
+    // Before the page is back; it resumes behind the last event that it saw.
+    const id = await stack.upload('While nobody listened')
+    const short = `${id.slice(0, 8)}…${id.slice(-6)}`
+    await page.locator('[role=listitem]', { hasText: short }).filter({ hasText: 'Submitted' }).waitFor({ timeout: 30_000 })
+    page.wrong = page.wrong.filter((one) => !/ERR_CONNECTION|WebSocket/.test(one))
   })

@@ -367,5 +367,4 @@ export interface Health {
   status: 'ok' | 'degraded' | 'down'
   version: string
   problems: string[]
-  components: Record<string, { status?: string } | null>
 }
