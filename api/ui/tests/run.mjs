@@ -2,7 +2,7 @@
 // are kept in the folder that is given. The last line is `N passed, N failed`.
 //
 // usage: node tests/run.mjs BINARY FOLDER [NGINX COMMAND…]     with INSIGHTFORGE_TEST_REDIS_URL, INSIGHTFORGE_TEST_MARIADB_URL
-//        INSIGHTFORGE_TEST_UI=WORD                             only checks whose name has the word
+//        INSIGHTFORGE_TEST_UI=PATTERN                          only checks whose name fits
 
 import { mkdirSync } from 'node:fs'
 import path from 'node:path'
@@ -14,13 +14,13 @@ import * as work from './work.mjs'
 
 const [binary, folder, ...nginx] = process.argv.slice(2)
 const shots = path.join(folder, 'pictures')
-const only = process.env.INSIGHTFORGE_TEST_UI ?? ''
+const only = new RegExp(process.env.INSIGHTFORGE_TEST_UI ?? '')
 let passed = 0
 let failed = 0
 const notes = []
 
 async function check(name, run) {
-  if (!name.includes(only)) return undefined
+  if (!only.test(name)) return undefined
   const begin = Date.now()
   try {
     const outcome = await run()
