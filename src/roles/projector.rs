@@ -77,6 +77,13 @@ pub(crate) struct ProjectorArgs {
     /// Deliveries in flight at once to one endpoint
     #[arg(long, env = "INSIGHTFORGE_WEBHOOK_PER_ENDPOINT", default_value_t = 64)]
     webhook_per_endpoint: usize,
+    /// Milliseconds that an attempt may take, from the first byte of DNS to the last of the answer
+    #[arg(long, env = "INSIGHTFORGE_WEBHOOK_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(100..=600_000))]
+    webhook_timeout_ms: u32,
+    /// Milliseconds that a webhook belongs to the projector that took it; at least twice the timeout. When it dies, others
+    /// send what it had after this time
+    #[arg(long, env = "INSIGHTFORGE_WEBHOOK_LEASE_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1_000..=3_600_000))]
+    webhook_lease_ms: u32,
     /// Networks that callers' webhooks may reach beside public addresses, such as 172.16.0.0/12, separated by commas. The
     /// same value for api and projector
     #[arg(long, env = "INSIGHTFORGE_WEBHOOK_ALLOW_CIDRS", default_value = "")]
@@ -120,11 +127,16 @@ pub(crate) async fn projector(args: ProjectorArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn webhook_config(args: &ProjectorArgs) -> anyhow::Result<WebhookConfig> {
+    let timeout = Duration::from_millis(args.webhook_timeout_ms.into());
+    let usual = WebhookConfig::default();
     let mut config = WebhookConfig {
+        connect_timeout: usual.connect_timeout.min(timeout),
+        total_timeout: timeout,
+        lease: Duration::from_millis(args.webhook_lease_ms.into()),
         concurrency: args.webhook_concurrency,
         per_endpoint: args.webhook_per_endpoint,
         addresses: AddressPolicy::parse(&args.webhook_allow_cidrs).context("INSIGHTFORGE_WEBHOOK_ALLOW_CIDRS")?,
-        ..WebhookConfig::default()
+        ..usual
     };
     if let (Some(url), Some(secret)) = (&args.webhook_url, &args.webhook_secret) {
         if secret.reveal().len() < SECRET_BYTES {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use insightforge_schema::event::now_us;
 use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::tables::datetime;
@@ -54,12 +53,11 @@ pub(super) struct Claimed {
     pub(super) more: bool,
 }
 
-/// Leases what is due, as much as one claim takes.
+/// Leases what is due at `now_us`, as much as one claim takes.
 ///
 /// # Errors
 /// What the server says. When the second step fails, the lease of the first ends by itself.
-pub(super) async fn claim(pool: &MySqlPool, config: &WebhookConfig) -> Result<Claimed, sqlx::Error> {
-    let now_us = now_us();
+pub(super) async fn claim(pool: &MySqlPool, config: &WebhookConfig, now_us: i64) -> Result<Claimed, sqlx::Error> {
     let (lease_token, lease_ends_us) = (new_lease_token(), config.lease_ends_us(now_us));
     let mut transaction = pool.begin().await?;
     let mut due = Due::default();

@@ -3,6 +3,7 @@
 //! One task owns the lanes; every attempt is a task of its own, so that attempts use all cores and one that hangs
 //! holds nothing but its place. Nothing here waits for the database: claims and records run beside.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ pub(super) struct Deliverer {
     failed_claims: u32,
     records: mpsc::UnboundedSender<Record>,
     written: mpsc::UnboundedReceiver<Written>,
-    unrecorded: usize,
+    /// When the leases end of what came of deliveries and is not in the table yet, in the order it was given to the recorder.
+    unrecorded: VecDeque<i64>,
     /// Ends what is in flight without waiting for answers.
     hurry: CancellationToken,
     gauges: Gauges,
@@ -64,7 +66,7 @@ impl Deliverer {
             failed_claims: 0,
             records,
             written,
-            unrecorded: 0,
+            unrecorded: VecDeque::new(),
             hurry: CancellationToken::new(),
             gauges: Gauges::new(),
         }
@@ -95,7 +97,9 @@ impl Deliverer {
                         self.pass_on(ended);
                     }
                 }
-                Some(Written(records)) = self.written.recv() => self.unrecorded -= records,
+                Some(Written(records)) = self.written.recv() => {
+                    self.unrecorded.drain(..records);
+                }
                 Some(claimed) = self.claims.join_next() => self.take_in_claimed(claimed),
                 () = tokio::time::sleep_until(self.next_claim), if has_room && self.claims.is_empty() => {
                     self.start_claim();
@@ -126,7 +130,7 @@ impl Deliverer {
 
     /// Starts what has a place.
     fn start_all(&mut self) {
-        while self.unrecorded < UNRECORDED
+        while self.unrecorded.len() < UNRECORDED
             && let Some(job) = self.lanes.next()
         {
             if self.lease_covers_an_attempt(&job.delivery) {
@@ -163,8 +167,12 @@ impl Deliverer {
 
     fn start_claim(&mut self) {
         self.next_claim = Instant::now() + self.config.poll;
-        let (pool, config) = (self.pool.clone(), self.config.clone());
-        self.claims.spawn(async move { claim(&pool, &config).await });
+        let now_us = now_us();
+        // While the table could not be written, leases of what was sent may have ended: a claim would send it again.
+        if self.unrecorded.iter().all(|lease_ends_us| *lease_ends_us > now_us) {
+            let (pool, config) = (self.pool.clone(), self.config.clone());
+            self.claims.spawn(async move { claim(&pool, &config, now_us).await });
+        }
         self.gauges.paused.set(self.lanes.paused(std::time::Instant::now()) as f64);
     }
 
@@ -206,7 +214,7 @@ impl Deliverer {
     }
 
     fn record(&mut self, record: Record) {
-        self.unrecorded += 1;
+        self.unrecorded.push_back(record.delivery().lease_ends_us);
         self.records.send(record).expect("the recorder ends after the loop");
     }
 

@@ -178,7 +178,7 @@ fn json(rows: &impl Serialize) -> String {
 }
 
 impl Record {
-    fn delivery(&self) -> &Delivery {
+    pub(super) fn delivery(&self) -> &Delivery {
         match self {
             Self::Attempted(it) => &it.delivery,
             Self::Returned { delivery, .. } => delivery,

@@ -59,6 +59,23 @@ pub(crate) async fn a_sender_that_lost_its_lease_records_nothing(stage: &Stage) 
     stage.end().await;
 }
 
+pub(crate) async fn what_was_sent_and_could_not_be_recorded_within_its_lease_is_not_sent_again(stage: &Stage) {
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let row = stage.add("shop").await;
+    // Outcomes cannot be written, and claims can be made.
+    stage.execute("RENAME TABLE webhook_attempts TO away").await;
+    let sender = stage.start(brief(Stage::config(&[("shop", receiver.url())])));
+    receiver.received(1).await;
+    let ended = "webhook_outbox WHERE due_at < UTC_TIMESTAMP(6) - INTERVAL 1 SECOND";
+    eventually("its lease has ended for a second", async || stage.count(ended).await == 1).await;
+    stage.execute("RENAME TABLE away TO webhook_attempts").await;
+    stage.becomes(row, DELIVERED).await;
+    sender.stop().await;
+    assert_eq!(receiver.count(), 1);
+    assert_eq!(stage.attempts(row).await.len(), 1);
+    stage.end().await;
+}
+
 pub(crate) async fn senders_share_what_is_due_and_send_nothing_twice(stage: &Stage) {
     const ROWS: usize = 400;
     let receiver = Receiver::start(|_| Reply::Status(200)).await;

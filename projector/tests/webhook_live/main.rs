@@ -42,6 +42,7 @@ on_each_server! {
     isolation::a_receiver_that_is_down_is_left_alone_and_uses_up_no_attempts_of_what_waits,
     leases::a_delivery_of_a_sender_that_died_is_sent_by_another_under_the_same_id,
     leases::a_sender_that_lost_its_lease_records_nothing,
+    leases::what_was_sent_and_could_not_be_recorded_within_its_lease_is_not_sent_again,
     leases::senders_share_what_is_due_and_send_nothing_twice,
     leases::a_row_whose_task_is_locked_can_be_claimed,
     leases::a_stopping_sender_ends_what_is_in_flight_and_hands_back_the_rest,
