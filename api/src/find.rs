@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use insightforge_schema::RESULT_TTL_S;
-use insightforge_schema::event::{Change, Event, Meta, decode};
+use insightforge_schema::event::{Change, Event, Meta, decode, now_us};
 use insightforge_schema::id::{Position, TaskId, position_of_row};
+use insightforge_schema::journal;
 use insightforge_schema::keys::Lane;
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, LiveView};
@@ -88,7 +90,7 @@ impl Live {
 pub(crate) async fn find(app: &App, task: TaskId) -> Result<Option<Found>, Problem> {
     match live(app, task).await {
         Ok(Some(live)) if live.is_fresh() => Ok(Some(live.found)),
-        live => join(live, row(app, task).await),
+        live => join_in_time(app, task, live, row(app, task).await).await,
     }
 }
 
@@ -98,7 +100,44 @@ pub(crate) async fn find(app: &App, task: TaskId) -> Result<Option<Found>, Probl
 /// See [`find`].
 pub(crate) async fn find_all(app: &App, task: TaskId) -> Result<Option<Found>, Problem> {
     let (live, row) = tokio::join!(live(app, task), row(app, task));
+    join_in_time(app, task, live, row).await
+}
+
+/// A task that has no record any more has ended: where its row does not say so, the tables may only be late.
+async fn join_in_time(
+    app: &App,
+    task: TaskId,
+    live: Result<Option<Live>, Problem>,
+    row: Result<Option<Found>, Problem>,
+) -> Result<Option<Found>, Problem> {
+    if let (Ok(None), Ok(row)) = (&live, &row)
+        && !row.as_ref().is_some_and(|row| row.status.is_final())
+        && let Some(seconds) = too_late(app, task).await?
+    {
+        let detail = format!(
+            "the tables are {seconds:.0} s behind the journal, and this task may be in what they lack; ask again"
+        );
+        return Err(
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "late", "Not in the tables yet", detail).retry_after(5)
+        );
+    }
     join(live, row)
+}
+
+/// How many seconds the tables are behind, when that is longer than an ended task's record is kept.
+async fn too_late(app: &App, task: TaskId) -> Result<Option<f64>, Problem> {
+    let partition = app.config.partitions.of_task(task);
+    let folded: Option<u64> =
+        ask(sqlx::query_scalar("SELECT last_n FROM projection_checkpoint WHERE projection = 'live' AND part = ?")
+            .bind(partition.0)
+            .fetch_optional(&app.pool))
+        .await?;
+    let next = journal::range(&app.link, &app.keys, partition, folded.unwrap_or(0) + 1, None, 1);
+    let next = tokio::time::timeout(PATIENCE, next).await;
+    let next = next.unwrap_or_else(|_| Err(LinkError::Unavailable("no answer in time".to_owned())))?;
+    let age_s = next.first().map_or(0.0, |event| (now_us() - event.meta.at_us) as f64 / 1e6);
+    // Clocks of two machines may be a little apart.
+    Ok(Some(age_s).filter(|age_s| *age_s > RESULT_TTL_S as f64 * 0.9))
 }
 
 fn join(live: Result<Option<Live>, Problem>, row: Result<Option<Found>, Problem>) -> Result<Option<Found>, Problem> {

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use insightforge_schema::event::now_us;
 use insightforge_schema::id::TaskId;
 use insightforge_schema::tables;
 use serde_json::{Value, json};
@@ -58,6 +59,36 @@ async fn a_task_is_visible_from_its_upload_on_and_looks_the_same_from_redis_and_
         "route_reason",
     ] {
         assert_eq!(live.json()[member], folded[member], "{member}");
+    }
+    stage.end().await;
+}
+
+async fn a_task_whose_end_the_tables_do_not_have_yet_is_neither_unknown_nor_pending(stage: Stage) {
+    let long_ago = now_us() - 200_000_000;
+    let (unfolded, pending) = (asked().at(long_ago), asked().at(long_ago));
+    stage.journal.submit(&pending).await;
+    stage.fold().await;
+    for task in [&pending, &unfolded] {
+        // What the tables lack begins long ago.
+        let partition = stage.journal.partition(task.task);
+        stage.journal.submit(&asked().at(long_ago).placed(partition, stage.journal.partitions)).await;
+    }
+    stage.journal.submit(&unfolded).await;
+    for task in [&pending, &unfolded] {
+        stage.journal.complete(task, r#"{"sentiment":"Positive"}"#).await;
+        forget(&stage, task).await;
+        for path in ["/api/result/", "/api/tasks/"] {
+            let late = stage.get(&format!("{path}{}", task.task)).await;
+            assert_eq!(
+                (late.status, &late.headers[header::RETRY_AFTER]),
+                (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap())
+            );
+            assert!(late.text.contains("behind the journal"), "{}", late.text);
+        }
+    }
+    stage.fold().await;
+    for task in [&pending, &unfolded] {
+        assert_eq!(stage.read(&format!("/api/result/{}", task.task)).await["status"], "completed");
     }
     stage.end().await;
 }
@@ -207,6 +238,7 @@ async fn the_former_model_servers_answer_has_its_members_and_no_others(stage: St
 
 on_each_server! {
     a_task_is_visible_from_its_upload_on_and_looks_the_same_from_redis_and_from_the_tables,
+    a_task_whose_end_the_tables_do_not_have_yet_is_neither_unknown_nor_pending,
     failed_and_cancelled_tasks_say_why,
     a_task_shows_all_that_either_side_knows_and_no_secret,
     a_record_that_is_kept_to_know_repeated_requests_is_no_cache,
