@@ -133,6 +133,8 @@ struct Projector {
     lag_events: u64,
     /// Age of the oldest event that is not folded yet.
     lag_seconds: f64,
+    /// The tables have events that the journal has not: Redis lost its end, and nothing is folded.
+    journal_moved_back: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -256,6 +258,10 @@ impl Components {
             problems.push("MySQL does not answer: work is accepted, folding and old reads wait".to_owned());
         }
         match self.projector {
+            Some(lag) if lag.journal_moved_back => problems.push(
+                "the tables have events that the journal has not: Redis lost its end, nothing is folded; see `insightforge doctor`"
+                    .to_owned(),
+            ),
             Some(lag) if lag.lag_seconds > LAG_S => problems.push(format!(
                 "the tables are {} events and {:.0} s behind the journal: does a projector run?",
                 lag.lag_events, lag.lag_seconds
@@ -299,18 +305,21 @@ async fn behind(app: &App, mysql: Server) -> Option<Projector> {
         partition_behind(app, partition, folded)
     });
     let partitions = try_join_all(partitions).await.ok()?;
-    let lag_seconds = partitions.iter().map(|lag| lag.lag_seconds).fold(0.0, f64::max);
-    Some(Projector { lag_events: partitions.iter().map(|lag| lag.lag_events).sum(), lag_seconds })
+    Some(Projector {
+        lag_events: partitions.iter().map(|lag| lag.lag_events).sum(),
+        lag_seconds: partitions.iter().map(|lag| lag.lag_seconds).fold(0.0, f64::max),
+        journal_moved_back: partitions.iter().any(|lag| lag.journal_moved_back),
+    })
 }
 
 async fn partition_behind(app: &App, partition: Partition, folded: u64) -> Result<Projector, LinkError> {
     let last = last_number(&app.link, &app.keys, partition).await?;
     if last <= folded {
-        return Ok(Projector { lag_events: 0, lag_seconds: 0.0 });
+        return Ok(Projector { lag_events: 0, lag_seconds: 0.0, journal_moved_back: last < folded });
     }
     let oldest = range(&app.link, &app.keys, partition, folded + 1, None, 1).await?;
     let age_us = oldest.first().map_or(0, |event| (now_us() - event.meta.at_us).max(0));
-    Ok(Projector { lag_events: last - folded, lag_seconds: age_us as f64 / 1e6 })
+    Ok(Projector { lag_events: last - folded, lag_seconds: age_us as f64 / 1e6, journal_moved_back: false })
 }
 
 async fn work_load(app: &App) -> Result<(Analyzers, Backlog), LinkError> {
@@ -400,7 +409,7 @@ mod tests {
         Components {
             redis: up,
             mysql: up,
-            projector: Some(Projector { lag_events: 5, lag_seconds: 0.1 }),
+            projector: Some(Projector { lag_events: 5, lag_seconds: 0.1, journal_moved_back: false }),
             analyzers: Some(Analyzers { alive: 1, by_task_type: BTreeMap::new() }),
             backlog: Some(Backlog { tasks: 3, delayed: 0, limit: 10, dead_letters: 1, lanes: vec![lane] }),
         }
@@ -421,7 +430,10 @@ mod tests {
         assert_eq!(judge(|it| (it.mysql, it.projector) = (down, None)), (Overall::Degraded, outage.to_owned()));
         type Change = fn(&mut Components);
         let cases: [(Change, &str); 5] = [
-            (|it| it.projector = Some(Projector { lag_events: 9, lag_seconds: 31.0 }), "9 events and 31 s behind"),
+            (
+                |it| it.projector = Some(Projector { lag_events: 9, lag_seconds: 31.0, journal_moved_back: false }),
+                "9 events and 31 s behind",
+            ),
             (|it| it.projector = None, "lag is not known"),
             (|it| it.analyzers = Some(Analyzers { alive: 0, by_task_type: BTreeMap::new() }), "no analyzer is alive"),
             (|it| it.backlog.as_mut().unwrap().tasks = 10, "answered 429"),

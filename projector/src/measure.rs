@@ -14,6 +14,10 @@ pub fn describe_metrics() {
     describe_gauge!("if_last_read_timestamp_seconds", Unit::Seconds, "When the journal was last read, Unix time");
     describe_gauge!("if_projector_lag_events", "Events of a partition that are not in the tables yet");
     describe_gauge!("if_projector_lag_seconds", Unit::Seconds, "Age of the oldest event that is not in the tables yet");
+    describe_gauge!(
+        "if_journal_moved_back",
+        "1 while the tables have events that the journal has not, because Redis lost its end; nothing is folded then"
+    );
     describe_counter!("if_projector_events_total", "Events folded, by type");
     describe_counter!("if_projector_transactions_total", "Transactions, by result");
     describe_histogram!(
@@ -45,6 +49,7 @@ pub fn describe_metrics() {
     );
     // At zero from the start: a counter that appears with its first count has not risen for Prometheus.
     faults(0);
+    moved_back(false);
     counter!("if_archive_events_total").increment(0);
     counter!("if_journal_trimmed_events_total").increment(0);
     counter!("if_archive_failures_total").increment(0);
@@ -56,6 +61,10 @@ pub fn describe_metrics() {
     for event_type in EVENT_TYPES {
         counter!("if_projector_events_total", "type" => event_type).increment(0);
     }
+}
+
+pub(crate) fn moved_back(is_back: bool) {
+    gauge!("if_journal_moved_back").set(if is_back { 1.0 } else { 0.0 });
 }
 
 pub(crate) fn read_now() {

@@ -10,7 +10,7 @@ use insightforge_schema::event::{Event, now_us};
 use insightforge_schema::fail::{self, Step as FailStep};
 use insightforge_schema::follow::Follower;
 use insightforge_schema::id::Partition;
-use insightforge_schema::journal::read_entry;
+use insightforge_schema::journal::{last_number, range, read_entry};
 use insightforge_schema::link::LinkError;
 use sqlx::MySqlPool;
 
@@ -81,6 +81,12 @@ pub enum StepError {
              events between were lost or trimmed"
     )]
     Gap { partition: Partition, folded: u64, begins: u64 },
+    #[error(
+        "the journal of partition {partition} ends at event {ends} and has not event {folded} as the tables have it: Redis lost \
+             its end, or is another server than before. Nothing is folded until Redis is restored or the tables are rebuilt \
+             (`insightforge rebuild`)"
+    )]
+    MovedBack { partition: Partition, folded: u64, ends: u64 },
 }
 
 impl Projector {
@@ -124,6 +130,7 @@ impl Projector {
             for (partition, folded) in self.partitions.iter().zip(&self.folded) {
                 self.lag.folded(partition, *folded, 0);
             }
+            self.check_not_moved_back().await?;
         }
         let events = self.read().await?;
         measure::read_now();
@@ -146,6 +153,25 @@ impl Projector {
         Ok(Step::Folded(events.len()))
     }
 
+    /// After a server lost its end, numbers are given out again: what stands under them is not what the tables have, and the
+    /// journal may be longer than before. Whoever loses its connection comes by here.
+    async fn check_not_moved_back(&self) -> Result<(), StepError> {
+        let Journal { link, keys, .. } = &self.journal;
+        let moments = checkpoint::moments(&self.pool, self.partitions).await?;
+        for ((partition, folded), at_us) in self.partitions.iter().zip(&self.folded).zip(moments) {
+            let ends = last_number(link, keys, partition).await?;
+            // What left the stream for the archive was there when it left.
+            let last = range(link, keys, partition, *folded, Some(*folded), 1).await?;
+            let other = last.first().is_some_and(|event| at_us.is_some_and(|at_us| event.meta.at_us != at_us));
+            let moved_back = ends < *folded || other;
+            measure::moved_back(moved_back);
+            if moved_back {
+                return Err(StepError::MovedBack { partition, folded: *folded, ends });
+            }
+        }
+        Ok(())
+    }
+
     /// What is new, ordered by partition and number.
     async fn read(&mut self) -> Result<Vec<Event>, StepError> {
         let most = (self.batch_events / self.folded.len().max(1)).max(1);
@@ -153,10 +179,10 @@ impl Projector {
         let Journal { link, keys, .. } = &self.journal;
         let follow = || Follower::new(link, keys, self.partitions).only_confirmed();
         let followed = self.reader.get_or_insert_with(follow).read(&self.folded, share, BLOCK).await?;
-        for (partition, end) in followed.moved_back {
+        if let Some((partition, ends)) = followed.moved_back.first() {
+            measure::moved_back(true);
             let folded = self.folded[usize::from(partition.0)];
-            tracing::error!(%partition, folded, end, "the journal has moved back: events were lost with a server, and others \
-                may have taken their numbers; `insightforge rebuild` makes the tables agree with it");
+            return Err(StepError::MovedBack { partition: *partition, folded, ends: *ends });
         }
         let streams = followed.entries;
         let full = streams.iter().any(|(_, entries)| entries.0.len() >= share);

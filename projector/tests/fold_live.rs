@@ -6,7 +6,7 @@ mod stage;
 
 use std::time::Duration;
 
-use insightforge_projector::project::Step;
+use insightforge_projector::project::{Step, StepError};
 use insightforge_projector::webhook::WebhookConfig;
 use insightforge_projector::{Config, Upkeep};
 use insightforge_schema::event::{BatchReceived, Change, DeadLettered};
@@ -161,6 +161,33 @@ async fn whatever_a_caller_or_a_model_says_holds_nothing_up(stage: Stage) {
     stage.end().await;
 }
 
+async fn a_journal_that_lost_its_end_is_not_folded_on_even_once_it_is_longer_again(stage: Stage) {
+    let old = TaskId::new();
+    stage.life(Partition(0), old, &[processing()]).await;
+    assert_eq!(stage.projector("one").0.step().await.unwrap(), Step::Folded(2));
+    // Redis comes back without its last event, and its number is given to another.
+    let cut = redis::cmd("DEL").arg(stage.deps.keys.journal(Partition(0))).clone();
+    let _: i64 = stage.deps.link.query(&cut).await.unwrap();
+    let new = TaskId::new();
+    stage.append(Partition(0), new, 0, &submitted("{}")).await;
+    for _ in 0..3 {
+        let refused = stage.projector("two").0.step().await.unwrap_err();
+        assert!(matches!(refused, StepError::MovedBack { folded: 2, .. }), "{refused}");
+        stage.append(Partition(0), new, 1, &processing()).await;
+    }
+    assert_eq!(stage.statuses().await, ["processing"]);
+    stage.end().await;
+}
+
+async fn an_event_of_another_task_under_a_known_number_is_a_fault(stage: Stage) {
+    let (mut projector, _kept) = stage.projector("one");
+    let first = stage.life(Partition(0), TaskId::new(), &[]).await;
+    stage.append(Partition(0), TaskId::new(), first, &processing()).await;
+    assert_eq!(projector.step().await.unwrap(), Step::Folded(2));
+    assert_eq!((stage.statuses().await, stage.count("projection_faults").await), (vec!["pending".to_owned()], 1));
+    stage.end().await;
+}
+
 async fn a_batch_that_ends_again_is_a_fault_and_holds_nothing_up(stage: Stage) {
     let (mut projector, _kept) = stage.projector("one");
     let end = Change::BatchReceived(BatchReceived { accepted: 1, rejected: 0 });
@@ -238,6 +265,8 @@ on_each_server! {
     of_two_projectors_one_is_fenced_and_nothing_is_folded_twice,
     what_cannot_be_folded_is_a_fault_and_holds_nothing_up,
     whatever_a_caller_or_a_model_says_holds_nothing_up,
+    a_journal_that_lost_its_end_is_not_folded_on_even_once_it_is_longer_again,
+    an_event_of_another_task_under_a_known_number_is_a_fault,
     a_batch_that_ends_again_is_a_fault_and_holds_nothing_up,
     a_lost_connection_changes_nothing_and_the_step_is_made_again,
 }

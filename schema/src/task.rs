@@ -105,6 +105,8 @@ pub enum IllegalEvent {
     BatchEndedTwice { position: Position },
     #[error("`{event}` at {position} while the task is {status}", status = .status.as_str())]
     WrongStatus { event: String, position: Position, status: Status },
+    #[error("`{event}` at {position} is of another task than the one submitted at {first}")]
+    OtherTask { event: String, position: Position, first: Position },
     #[error("the entry at {position} cannot be read: {reason}")]
     Unreadable { position: Position, reason: String },
 }
@@ -125,6 +127,11 @@ pub fn apply(task: Option<Task>, event: &Event) -> Result<Task, IllegalEvent> {
     };
     if event.position.n <= task.last_n {
         return Ok(task);
+    }
+    if event.task != task.id {
+        // A journal that lost its end gives its numbers out again.
+        let (event_type, position) = (event.change.event_type().to_owned(), event.position);
+        return Err(IllegalEvent::OtherTask { event: event_type, position, first: task.first });
     }
     let at = event.meta.at_us;
     match (&event.change, task.status) {

@@ -96,6 +96,13 @@ fn task_in(status: Status) -> (Task, u64) {
 }
 
 #[test]
+fn an_event_of_another_task_never_changes_this_one() {
+    let (task, n) = task_in(Status::Pending);
+    let illegal = apply(Some(task), &event(TaskId::new(), n, change("processing"))).unwrap_err();
+    assert!(matches!(illegal, IllegalEvent::OtherTask { .. }), "{illegal}");
+}
+
+#[test]
 fn every_event_in_every_status_leads_where_the_diagram_says() {
     use Status::{Cancelled, Completed, Failed, Pending, Processing};
     let legal = [
