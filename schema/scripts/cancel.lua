@@ -13,6 +13,7 @@ local id = string.sub(record, -36)
 local position = redis.call('XADD', journal, '0-*', 'type', 'cancelled', 'task', id, 'first', r[3], 'e', ARGV[2])
 local n = string.sub(position, 3)
 redis.call('HSET', record, 's', 'Z', 'o', 'cancelled', 'e', n, 'q', '')
+redis.call('HDEL', record, 'p')
 redis.call('EXPIRE', record, (r[4] and r[4] ~= '') and r[4] or ARGV[3])
 redis.call('ZREM', delayed, id)
 if r[6] then redis.call('ZREM', KEYS[5], id) end

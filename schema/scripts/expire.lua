@@ -21,6 +21,7 @@ for a = 2, #ARGV, 3 do
   else
     local position = redis.call('XADD', KEYS[1], '0-*', 'type', 'failed', 'task', id, 'first', r[3], 'e', event)
     redis.call('HSET', record, 's', 'Z', 'o', 'failed', 'e', string.sub(position, 3), 'q', '')
+    redis.call('HDEL', record, 'p')
     redis.call('EXPIRE', record, (r[4] and r[4] ~= '') and r[4] or ARGV[1])
     redis.call('ZREM', KEYS[2], id)
     redis.call('ZREM', KEYS[3], id)

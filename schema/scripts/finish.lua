@@ -25,6 +25,7 @@ for a = 4, #ARGV, 4 do
     local position = redis.call('XADD', journal, '0-*', 'type', kind, 'task', id, 'first', r[3], 'e', event)
     local n = string.sub(position, 3)
     redis.call('HSET', record, 's', 'Z', 'o', kind, 'e', n)
+    redis.call('HDEL', record, 'p')
     redis.call('EXPIRE', record, (r[4] and r[4] ~= '') and r[4] or ARGV[3])
     redis.call('XACK', lane, group, token)
     redis.call('XDEL', lane, token)

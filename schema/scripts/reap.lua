@@ -30,6 +30,7 @@ elseif action == 'fail' then
   redis.call('XADD', journal, '0-*', 'type', 'dead_lettered', 'task', id, 'first', r[3], 'e', ARGV[9])
   -- The token goes, so that the silent holder's late call is told LOST and not DONE.
   redis.call('HSET', record, 's', 'Z', 'o', 'failed', 'e', string.sub(position, 3), 'q', '')
+  redis.call('HDEL', record, 'p')
   redis.call('EXPIRE', record, (r[5] and r[5] ~= '') and r[5] or ARGV[5])
   redis.call('ZADD', dead, ARGV[6], id)
   if r[7] then redis.call('ZREM', KEYS[6], id) end
