@@ -175,34 +175,34 @@ impl Archive {
 
     /// The segment in which an event stands.
     async fn find(&self, partition: Partition, n: u64) -> Result<Option<Name>, ArchiveError> {
+        let known = {
+            let mut seen = self.0.seen.lock().await;
+            let listed = seen.listed.entry(partition).or_default();
+            if let Some(name) = covering(partition, listed, n) {
+                return Ok(Some(name));
+            }
+            listed.last_key_value().map(|(first, last)| Name { partition, first: *first, last: *last })
+        };
+        // What was written since stands behind what is known. Others go on reading meanwhile.
+        let found = self.list(partition, known).await?;
         let mut seen = self.0.seen.lock().await;
         let listed = seen.listed.entry(partition).or_default();
-        if let Some(name) = covering(partition, listed, n) {
-            return Ok(Some(name));
-        }
-        // What was written since stands behind what is known.
-        self.list(partition, listed).await?;
+        add(listed, &found);
         Ok(covering(partition, listed, n))
     }
 
-    async fn list(&self, partition: Partition, listed: &mut BTreeMap<u64, u64>) -> Result<(), ArchiveError> {
+    /// First and last numbers of the segments, or of those behind one that is known.
+    async fn list(&self, partition: Partition, known: Option<Name>) -> Result<Vec<(u64, u64)>, ArchiveError> {
         let folder = self.folder(partition);
-        let known =
-            listed.last_key_value().map(|(first, last)| self.location(Name { partition, first: *first, last: *last }));
         let objects = async {
-            let objects = match &known {
-                Some(known) => self.0.objects.list_with_offset(Some(&folder), known),
+            let objects = match known {
+                Some(known) => self.0.objects.list_with_offset(Some(&folder), &self.location(known)),
                 None => self.0.objects.list(Some(&folder)),
             };
             objects.try_collect::<Vec<_>>().await
         };
-        for object in self.patiently(objects).await? {
-            if let Some((first, last)) = object.location.filename().and_then(numbers) {
-                let longest = listed.entry(first).or_insert(last);
-                *longest = last.max(*longest);
-            }
-        }
-        Ok(())
+        let objects = self.patiently(objects).await?;
+        Ok(objects.iter().filter_map(|object| object.location.filename().and_then(numbers)).collect())
     }
 
     /// All segments of a partition by their names, as they are there now.
@@ -211,7 +211,7 @@ impl Archive {
     /// [`ArchiveError`].
     pub async fn segments(&self, partition: Partition) -> Result<Vec<Name>, ArchiveError> {
         let mut listed = BTreeMap::new();
-        self.list(partition, &mut listed).await?;
+        add(&mut listed, &self.list(partition, None).await?);
         let names = listed.iter().map(|(first, last)| Name { partition, first: *first, last: *last }).collect();
         self.0.seen.lock().await.listed.insert(partition, listed);
         Ok(names)
@@ -317,6 +317,14 @@ fn numbers(file: &str) -> Option<(u64, u64)> {
     let number = |text: &str| (text.len() == 20).then(|| text.parse().ok()).flatten();
     let (first, last) = (number(first)?, number(last)?);
     (first > 0 && first <= last).then_some((first, last))
+}
+
+/// Of two that begin alike, the longer one counts.
+fn add(listed: &mut BTreeMap<u64, u64>, found: &[(u64, u64)]) {
+    for (first, last) in found {
+        let longest = listed.entry(*first).or_insert(*last);
+        *longest = (*last).max(*longest);
+    }
 }
 
 fn covering(partition: Partition, listed: &BTreeMap<u64, u64>, n: u64) -> Option<Name> {

@@ -2,13 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
+#[path = "../../tests/shared/bucket.rs"]
+mod bucket;
 mod common;
 
 use std::path::Path;
 
+use bucket::Bucket;
 use common::write_package;
 use insightforge_inference::Package;
 use insightforge_inference::store::{Mirror, Pulled};
+use object_store::ObjectStoreExt;
 use url::Url;
 
 fn mirror(remote: &Path, local: &Path, most_bytes: u64) -> Mirror {
@@ -119,4 +123,35 @@ async fn an_object_store_that_cannot_be_reached_takes_nothing_away() {
     let mut mirror = Mirror::open(&nowhere, options, local.path().to_owned(), 1 << 20).unwrap();
     assert!(mirror.pull().await.is_err());
     assert!(Package::read(&local.path().join("echo/v1")).is_ok());
+}
+
+/// Puts every file of a package's folder into a bucket, as an operator would.
+async fn upload(bucket: &Bucket, folder: &Path, to: &str) {
+    for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = format!("{to}/{}", file.file_name().to_str().unwrap());
+        bucket.objects().put(&name.into(), std::fs::read(file.path()).unwrap().into()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn packages_are_fetched_from_a_bucket() {
+    let (bucket, here, local) = (Bucket::serve(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = Url::parse(&bucket.url("models")).unwrap();
+    let mut mirror = Mirror::open(&url, bucket.options(), local.path().to_owned(), 1 << 20).unwrap();
+    assert_eq!(mirror.pull().await.unwrap(), []);
+
+    let folder = write_package(here.path(), "echo", "v1", "one", ("", ""));
+    upload(&bucket, &folder, "models/echo/v1").await;
+    let (task_type, version) = named("v1");
+    assert_eq!(mirror.pull().await.unwrap(), [Pulled::Fetched { task_type, version }]);
+    let fetched = local.path().join("echo/v1");
+    assert_eq!(Package::read(&fetched).unwrap().digest, Package::read(&folder).unwrap().digest);
+    let folder = write_package(here.path(), "echo", "v1", "another", ("", ""));
+    upload(&bucket, &folder, "models/echo/v1").await;
+    assert!(matches!(mirror.pull().await.unwrap()[..], [Pulled::Fetched { .. }]));
+    for file in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+        let name = format!("models/echo/v1/{}", file.file_name().to_str().unwrap());
+        bucket.objects().delete(&name.into()).await.unwrap();
+    }
+    assert!(matches!(mirror.pull().await.unwrap()[..], [Pulled::Removed { .. }]));
 }
