@@ -15,8 +15,7 @@ use crate::journal::Journal;
 use crate::receiver::Delivery;
 use crate::site::Site;
 
-/// Without any progress for so long, what is open is stuck. Announcements that a killed projector held are sent by
-/// another after a minute.
+/// Without any progress for so long, what is open is stuck.
 const PATIENCE: Duration = Duration::from_secs(80);
 /// How far outside the fault an attempt may have begun or ended that is in doubt: a record is written together with
 /// others, a little after the answer.
@@ -28,6 +27,10 @@ pub(crate) async fn drain(site: &mut Site<'_>) -> Journal {
     let (mut before, mut moved) = ((0, 0, 0), Instant::now());
     while moved.elapsed() < PATIENCE {
         site.fleet.supervise();
+        if site.mariadb.server.has_ended() {
+            // Long after its disk was full it may still give up.
+            site.mariadb.up().await;
+        }
         journal.read_on(&site.redis, &site.keys, site.partitions).await.expect("Redis answers");
         let (folded, undelivered) = progress(site).await.unwrap_or((0, u64::MAX));
         let told = site.receiver.distinct();

@@ -75,6 +75,14 @@ impl Fleet {
         self.wait_until_ready(self.roles.len() - 1).await;
     }
 
+    /// Starts a role beside the doomed one, which stays the last of the list.
+    pub(crate) async fn start_before_doomed(&mut self, name: &'static str) {
+        self.spawn(name, None);
+        let at = self.roles.len() - 1;
+        self.wait_until_ready(at).await;
+        self.roles.swap(at - 1, at);
+    }
+
     fn spawn(&mut self, name: &'static str, plan: Option<&str>) {
         let metrics = free_addr();
         let log = self.folder.join(format!("{name}-{}.log", metrics.rsplit(':').next().expect("a port")));

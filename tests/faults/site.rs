@@ -140,6 +140,8 @@ impl<'s> Site<'s> {
             ("INSIGHTFORGE_MODELS", models.display().to_string()),
             ("INSIGHTFORGE_BACKOFF_BASE_MS", "200".to_owned()),
             ("INSIGHTFORGE_BACKOFF_CAP_MS", "1000".to_owned()),
+            ("INSIGHTFORGE_WEBHOOK_TIMEOUT_MS", "4000".to_owned()),
+            ("INSIGHTFORGE_WEBHOOK_LEASE_MS", "8000".to_owned()),
         ];
         if let Some(lease) = kind.lease_ms() {
             settings.push(("INSIGHTFORGE_LEASE_MS", lease.to_string()));

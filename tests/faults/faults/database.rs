@@ -17,6 +17,13 @@ pub(super) async fn restart(site: &mut Site<'_>, shortest_ms: u64, longest_ms: u
     Strike { began, healed: Instant::now() }
 }
 
+/// Away for longer than anybody waits for an answer; `--away-s` says how long, else it is 10 to 15 s.
+pub(super) async fn away(site: &mut Site<'_>) -> Strike {
+    let seconds = std::env::var("INSIGHTFORGE_FAULTS_AWAY_S").ok().and_then(|text| text.parse::<u64>().ok());
+    let (shortest_ms, longest_ms) = seconds.map_or((10_000, 15_000), |s| (s * 1_000, s * 1_000 + 1));
+    restart(site, shortest_ms, longest_ms).await
+}
+
 pub(super) async fn kill(site: &mut Site<'_>) -> Strike {
     let began = Instant::now();
     site.mariadb.server.kill().await;

@@ -39,9 +39,17 @@ pub(crate) async fn doom(site: &mut Site<'_>, step: Step) {
     let nth = match step {
         // These come seldom.
         Step::ReapUnsent | Step::ReapWritten | Step::OutboxClaimed => 1,
+        Step::MoveUnsent | Step::MoveWritten => 1 + site.dice.below(3),
         _ => 1 + site.dice.below(12),
     };
     site.fleet.terminate_first(name).await;
+    if matches!(step, Step::MoveUnsent | Step::MoveWritten) {
+        // Who is there first has the duty in every partition, and keeps it.
+        site.fleet.terminate_first(name).await;
+        site.fleet.start_doomed(name, &format!("{}:{nth}", step.name())).await;
+        site.fleet.start_before_doomed(name).await;
+        return;
+    }
     site.fleet.start_doomed(name, &format!("{}:{nth}", step.name())).await;
 }
 
