@@ -9,8 +9,16 @@ use serde_json::Value;
 use crate::stage::{Stage, card};
 
 /// Paths that lead to a described one under another name.
-const ALIASES: [&str; 8] =
-    ["/api/upload", "/api/openapi.json", "/fastapi/docs", "/fastapi/redoc", "/fastapi/openapi.json", "/ui", "/ui/", "/ui/{*path}"];
+const ALIASES: [&str; 8] = [
+    "/api/upload",
+    "/api/openapi.json",
+    "/fastapi/docs",
+    "/fastapi/redoc",
+    "/fastapi/openapi.json",
+    "/ui",
+    "/ui/",
+    "/ui/{*path}",
+];
 
 const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
 
