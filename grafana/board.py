@@ -144,9 +144,11 @@ ROWS = [
          [("max(if_webhook_outbox_pending)", "pending")]),
         ("Overdue", "How long the oldest delivery that is due has been so.", "s",
          [("max(if_webhook_overdue_seconds)", "overdue")]),
+        ("Oldest undelivered", "Age of the oldest delivery not yet made or given up, by who named its receiver.", "s",
+         [("max by (receiver) (if_webhook_oldest_seconds)", "{{receiver}}")]),
         ("In flight", "Deliveries being sent.", "short", [("sum(if_webhook_in_flight)", "in flight")]),
-        ("Receivers paused", "Receivers that failed again and again and are sent nothing for a while.", "short",
-         [("sum(if_webhook_endpoints_paused)", "paused")]),
+        ("Receivers paused", "Receivers that failed again and again and are sent nothing for a while, by who named them.", "short",
+         [("sum by (receiver) (if_webhook_endpoints_paused)", "{{receiver}}")]),
         ("Not attempted, or perhaps twice", "Handed back because the receiver was paused or had enough waiting; and taken over"
          " by another process before the outcome was recorded.", "eps",
          [(rate("if_webhook_postponed_total"), "postponed"), (rate("if_webhook_leases_lost_total"), "lease lost")]),

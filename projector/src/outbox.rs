@@ -79,6 +79,7 @@ pub(crate) async fn write(
             task: it.task.id,
             body: it.body,
             attempts: 0,
+            created_us: now_us,
             lease_token,
             lease_ends_us,
         })

@@ -23,6 +23,9 @@ const LEASE_MS: u64 = 15_000;
 /// A webhook is late after this, in seconds; and so many are counted.
 const OVERDUE_S: u32 = 60;
 const OVERDUE_MOST: i64 = 1_000;
+/// A webhook is stuck after this, however often it was tried, in seconds; so many are looked at.
+const UNDELIVERED_S: u32 = 3_600;
+const UNDELIVERED_MOST: i64 = 20_000;
 
 /// One lane, all partitions together.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -149,27 +152,59 @@ fn judge(name: &str, load: &Load, workers: &[Worker]) -> Vec<Finding> {
     findings
 }
 
-/// Announcements that should have been sent.
+/// Announcements that should have been sent, and those that were not taken for long.
 pub(super) async fn webhooks(pool: &MySqlPool) -> Vec<Finding> {
-    let overdue: Result<i64, _> = sqlx::query_scalar(
+    match look_for_webhooks(pool).await {
+        Ok(found) => found,
+        Err(error) => vec![broken(error.to_string(), "insightforge migrate")],
+    }
+}
+
+async fn look_for_webhooks(pool: &MySqlPool) -> Result<Vec<Finding>, sqlx::Error> {
+    let overdue: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM (SELECT 1 FROM webhook_outbox
             WHERE state IN (0, 1) AND due_at < UTC_TIMESTAMP(6) - INTERVAL ? SECOND LIMIT ?) overdue",
     )
     .bind(OVERDUE_S)
     .bind(OVERDUE_MOST)
     .fetch_one(pool)
-    .await;
-    match overdue {
-        Ok(0) => vec![good("no webhook is overdue".to_owned())],
-        Ok(count) => {
-            let at_least = if count == OVERDUE_MOST { "at least " } else { "" };
-            vec![weak(
-                format!("{at_least}{count} webhooks should have been sent more than {OVERDUE_S} s ago"),
-                "is `insightforge projector` running, and are its receivers answering? GET /api/webhooks/deliveries tells",
-            )]
-        }
-        Err(error) => vec![broken(error.to_string(), "insightforge migrate")],
-    }
+    .await?;
+    let undelivered: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT endpoint, COUNT(*), MAX(age) FROM (
+            SELECT endpoint, TIMESTAMPDIFF(SECOND, created_at, UTC_TIMESTAMP(6)) AS age FROM webhook_outbox
+            WHERE state IN (0, 1) LIMIT ?) pending
+        WHERE age > ? GROUP BY endpoint ORDER BY endpoint",
+    )
+    .bind(UNDELIVERED_MOST)
+    .bind(UNDELIVERED_S)
+    .fetch_all(pool)
+    .await?;
+    let overdue = match overdue {
+        0 => good("no webhook is overdue".to_owned()),
+        count => weak(
+            format!(
+                "{}{count} webhooks should have been sent more than {OVERDUE_S} s ago",
+                at_least(count, OVERDUE_MOST)
+            ),
+            "is `insightforge projector` running, and are its receivers answering? GET /api/webhooks/deliveries tells",
+        ),
+    };
+    let undelivered = undelivered.into_iter().map(|(endpoint, count, oldest_s)| {
+        let receiver = if endpoint == "task" { "URLs that callers named".to_owned() } else { format!("endpoint {endpoint:?}") };
+        weak(
+            format!(
+                "{}{count} webhooks to {receiver} have been undelivered for more than an hour, one of them for {} h",
+                at_least(count, UNDELIVERED_MOST),
+                oldest_s / 3_600
+            ),
+            "mend the receiver: what waits is sent within minutes of its first good answer, and given up after about 90 hours",
+        )
+    });
+    Ok(std::iter::once(overdue).chain(undelivered).collect())
+}
+
+fn at_least(count: i64, most: i64) -> &'static str {
+    if count >= most { "at least " } else { "" }
 }
 
 #[cfg(test)]
@@ -270,6 +305,15 @@ mod tests {
             }
             let found = webhooks(&pool).await;
             assert!(found[0].what.starts_with("2 webhooks should have been sent"), "{found:?}");
+            assert_eq!(found.len(), 1, "none is old");
+            // Put off again and again, it is never overdue.
+            let old = "UPDATE webhook_outbox SET due_at = UTC_TIMESTAMP(6) + INTERVAL 60 SECOND,
+                created_at = UTC_TIMESTAMP(6) - INTERVAL 30 HOUR";
+            sqlx::query(old).execute(&pool).await.unwrap();
+            let found: Vec<String> = webhooks(&pool).await.into_iter().map(|finding| finding.what).collect();
+            let undelivered =
+                "3 webhooks to endpoint \"e\" have been undelivered for more than an hour, one of them for 30 h";
+            assert_eq!(found, ["no webhook is overdue", undelivered]);
             pool.close().await;
             sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {database}"))).execute(&server).await.unwrap();
         }

@@ -115,6 +115,16 @@ impl Courier {
         }
     }
 
+    /// Whether a lane is that of a receiver that the operator configured, and not that of a caller's host.
+    pub(super) fn is_configured(&self, lane: &str) -> bool {
+        self.endpoints.contains_key(lane)
+    }
+
+    /// Gives up what has waited for too long for a receiver that is down.
+    pub(super) fn too_late(&self, delivery: Delivery) -> Box<Attempted> {
+        self.judged(delivery, None, &Answer::Failed(Failure::TooLate), Duration::ZERO)
+    }
+
     /// Checks a caller's URL again: the policy may be another since it was accepted, and no resolver sees an address
     /// that is written in it. One lane a host.
     fn vet(&self, url: &str) -> Result<(Arc<str>, Url, Trust), Failure> {

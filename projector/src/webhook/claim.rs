@@ -1,5 +1,6 @@
 //! Takes rows that are due again, and rows whose holder went silent, out of the table.
 //!
+//! Rows whose holder went silent come first: what is due may be more than a claim takes, for as long as a receiver is down.
 //! Two steps, so that no body is read under a lock: a short transaction leases the rows (`FOR UPDATE SKIP LOCKED`; of
 //! two processes each gets others), then what was leased is read.
 
@@ -15,6 +16,8 @@ use super::{DUE, Delivery, GIVEN_UP, LEASED, WebhookConfig, new_lease_token};
 
 /// Rows of one claim.
 pub(super) const MAX_ROWS: usize = 512;
+/// Rows that one claim leaves in the table for one receiver.
+const MAX_LEFT: u64 = 4_096;
 /// Bytes of one claim's bodies; a single body may be larger.
 const MAX_BYTES: u64 = 8 << 20;
 
@@ -34,7 +37,7 @@ UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
 SET o.state = new.state, o.due_at = ?, o.lease_token = ?, o.finished_at = CASE WHEN new.state = 3 THEN ? END";
 
 const SELECT_LEASED: &str = "\
-SELECT o.id, o.endpoint, o.url, o.secret, o.body, o.attempts, t.task_id
+SELECT o.id, o.endpoint, o.url, o.secret, o.body, o.attempts, o.created_at, t.task_id
 FROM JSON_TABLE(?, '$[*]' COLUMNS (
     id BIGINT UNSIGNED PATH '$[0]',
     endpoint VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[1]'
@@ -42,8 +45,37 @@ FROM JSON_TABLE(?, '$[*]' COLUMNS (
 JOIN analysis_tasks t ON t.id = o.analysis_task_id
 WHERE o.state = 1 AND o.lease_token = ?";
 
+/// What is due for one receiver; the second form for a caller's host.
+const SELECT_LEFT: [&str; 2] = [
+    "\
+SELECT id, endpoint FROM webhook_outbox FORCE INDEX (webhook_outbox_due)
+WHERE state = 0 AND due_at <= ? AND endpoint = ? AND created_at > ? LIMIT ? FOR UPDATE SKIP LOCKED",
+    "\
+SELECT id, endpoint FROM webhook_outbox FORCE INDEX (webhook_outbox_due)
+WHERE state = 0 AND due_at <= ? AND endpoint = 'task' AND LEFT(url, CHAR_LENGTH(?)) = ? AND created_at > ?
+LIMIT ? FOR UPDATE SKIP LOCKED",
+];
+
+const LEAVE: &str = "\
+UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
+    id BIGINT UNSIGNED PATH '$[0]',
+    endpoint VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[1]'
+)) new STRAIGHT_JOIN webhook_outbox o ON o.id = new.id AND o.endpoint = new.endpoint
+SET o.due_at = ?";
+
 /// A row to lease: id, endpoint, the state it gets.
 type Key = (u64, String, u8);
+
+/// What is due for a receiver that is sent nothing for a while: it stays in the table, unread.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// The receiver's lane: an endpoint's name, or a caller's `scheme://host:port`.
+    pub(super) lane: Arc<str>,
+    pub(super) is_configured: bool,
+    pub(super) until_us: i64,
+    /// What was created then or before is taken all the same.
+    pub(super) created_after_us: i64,
+}
 
 /// What a claim brought.
 #[derive(Default)]
@@ -53,16 +85,24 @@ pub(super) struct Claimed {
     pub(super) more: bool,
 }
 
-/// Leases what is due at `now_us`, as much as one claim takes.
+/// Leases what is due at `now_us`, as much as one claim takes; not what is `left`.
 ///
 /// # Errors
 /// What the server says. When the second step fails, the lease of the first ends by itself.
-pub(super) async fn claim(pool: &MySqlPool, config: &WebhookConfig, now_us: i64) -> Result<Claimed, sqlx::Error> {
+pub(super) async fn claim(
+    pool: &MySqlPool,
+    config: &WebhookConfig,
+    left: &[Left],
+    now_us: i64,
+) -> Result<Claimed, sqlx::Error> {
+    for left in left {
+        leave(pool, left, now_us).await?;
+    }
     let (lease_token, lease_ends_us) = (new_lease_token(), config.lease_ends_us(now_us));
     let mut transaction = pool.begin().await?;
     let mut due = Due::default();
-    due.select(&mut transaction, DUE, now_us).await?;
     due.select(&mut transaction, LEASED, now_us).await?;
+    due.select(&mut transaction, DUE, now_us).await?;
     if due.keys.is_empty() {
         transaction.rollback().await?;
         return Ok(Claimed::default());
@@ -86,6 +126,25 @@ pub(super) async fn claim(pool: &MySqlPool, config: &WebhookConfig, now_us: i64)
     let rows = sqlx::query(SELECT_LEASED).bind(&keys).bind(lease_token).fetch_all(pool).await?;
     let deliveries = rows.iter().map(|row| read(row, lease_token, lease_ends_us)).collect::<Result<_, _>>()?;
     Ok(Claimed { deliveries, more: due.full })
+}
+
+/// Puts off what is due for a receiver, without reading it.
+async fn leave(pool: &MySqlPool, left: &Left, now_us: i64) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let query = sqlx::query_as(SELECT_LEFT[usize::from(!left.is_configured)]).bind(datetime(now_us));
+    let query = if left.is_configured {
+        query.bind(&*left.lane)
+    } else {
+        // With the slash, so that no other host begins like this one. A URL that is written otherwise is read, and put off.
+        let origin = format!("{}/", left.lane);
+        query.bind(origin.clone()).bind(origin)
+    };
+    let query = query.bind(datetime(left.created_after_us)).bind(MAX_LEFT);
+    let mut keys: Vec<(u64, String)> = query.fetch_all(&mut *transaction).await?;
+    keys.sort_unstable();
+    let keys = serde_json::to_string(&keys).expect("numbers and texts are JSON");
+    sqlx::query(LEAVE).bind(keys).bind(datetime(left.until_us)).execute(&mut *transaction).await?;
+    transaction.commit().await
 }
 
 /// What one claim takes.
@@ -129,6 +188,7 @@ fn read(row: &sqlx::mysql::MySqlRow, lease_token: u64, lease_ends_us: i64) -> Re
         task,
         body: Bytes::from(row.try_get::<Vec<u8>, _>("body")?),
         attempts: row.try_get("attempts")?,
+        created_us: row.try_get::<chrono::NaiveDateTime, _>("created_at")?.and_utc().timestamp_micros(),
         lease_token,
         lease_ends_us,
     })

@@ -32,6 +32,12 @@ pub struct WebhookConfig {
     /// How long deliveries in flight may take to end at shutdown.
     pub drain: Duration,
     pub schedule: Schedule,
+    /// What is older than this is given up unsent once its receiver is down: as a rule the length of the schedule, which a
+    /// receiver that answers nothing would otherwise stretch, since what waits for it uses up no attempts.
+    pub give_up_after: Duration,
+    /// But only once it has been failing for this long before this process's eyes: after an outage of our own, a receiver that
+    /// happens to be down gets this time first.
+    pub patience: Duration,
     /// Where tasks' own webhooks may go; configured endpoints are the operator's own choice and are not asked about.
     pub addresses: AddressPolicy,
 }
@@ -103,6 +109,8 @@ impl Default for WebhookConfig {
             total_timeout: Duration::from_secs(15),
             lease: Duration::from_secs(60),
             drain: Duration::from_secs(8),
+            give_up_after: Schedule::default().longest(),
+            patience: Duration::from_hours(1),
             schedule: Schedule::default(),
             addresses: AddressPolicy::default(),
         }

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempted, Courier, Job};
-use super::claim::{Claimed, claim};
-use super::lanes::{Bounds, Lanes, Spilled};
+use super::claim::{Claimed, Left, claim};
+use super::lanes::{Bounds, Lanes, Spilled, Swamped};
 use super::measure::Gauges;
 use super::record::{Record, Written};
 use super::{Delivery, WebhookConfig};
@@ -121,10 +121,7 @@ impl Deliverer {
         let (lane, proven) = (job.lane.clone(), job.is_configured());
         match self.lanes.admit(&lane, job, proven, std::time::Instant::now()) {
             Ok(()) => true,
-            Err(spilled) => {
-                self.put_off(spilled);
-                false
-            }
+            Err(spilled) => !self.put_off(spilled),
         }
     }
 
@@ -146,8 +143,7 @@ impl Deliverer {
 
     /// Whether nobody else can take the row while it is being sent.
     fn lease_covers_an_attempt(&self, delivery: &Delivery) -> bool {
-        let attempt_us = i64::try_from(self.config.total_timeout.as_micros()).unwrap_or(i64::MAX);
-        delivery.lease_ends_us.saturating_sub(now_us()) > attempt_us
+        delivery.lease_ends_us.saturating_sub(now_us()) > micros(self.config.total_timeout)
     }
 
     /// An attempt ended: its lane learns from it, the recorder gets it.
@@ -157,7 +153,9 @@ impl Deliverer {
                 if let Some(lane) = &attempted.lane {
                     let now = std::time::Instant::now();
                     let spilled = self.lanes.settle(lane, attempted.health, attempted.took, now);
-                    spilled.into_iter().for_each(|spilled| self.put_off(spilled));
+                    for spilled in spilled {
+                        self.put_off(spilled);
+                    }
                 }
                 self.record(Record::Attempted(attempted));
             }
@@ -171,9 +169,23 @@ impl Deliverer {
         // While the table could not be written, leases of what was sent may have ended: a claim would send it again.
         if self.unrecorded.iter().all(|lease_ends_us| *lease_ends_us > now_us) {
             let (pool, config) = (self.pool.clone(), self.config.clone());
-            self.claims.spawn(async move { claim(&pool, &config, now_us).await });
+            let swamped = self.lanes.swamped(std::time::Instant::now());
+            let left: Vec<Left> = swamped.into_iter().map(|swamped| self.left_in_the_table(swamped, now_us)).collect();
+            self.claims.spawn(async move { claim(&pool, &config, &left, now_us).await });
         }
-        self.gauges.paused.set(self.lanes.paused(std::time::Instant::now()) as f64);
+        let now = std::time::Instant::now();
+        self.gauges.paused(self.lanes.paused(now).map(|lane| self.courier.is_configured(lane)));
+    }
+
+    /// What is due for a paused receiver and not to be read before the pause ends; what is too old is read, and given up.
+    fn left_in_the_table(&self, Swamped { key, left, failing_for }: Swamped, now_us: i64) -> Left {
+        let young_us = now_us.saturating_sub(micros(self.config.give_up_after));
+        Left {
+            is_configured: self.courier.is_configured(&key),
+            lane: key,
+            until_us: now_us.saturating_add(micros(left)),
+            created_after_us: if failing_for >= self.config.patience { young_us } else { 0 },
+        }
     }
 
     fn take_in_claimed(&mut self, claimed: Result<Result<Claimed, sqlx::Error>, JoinError>) {
@@ -197,10 +209,19 @@ impl Deliverer {
         }
     }
 
-    /// Back to the table for a while.
-    fn put_off(&mut self, Spilled { job, away }: Spilled<Job>) {
-        let away_us = i64::try_from(away.as_micros()).unwrap_or(i64::MAX);
-        self.give_back(job.delivery, now_us().saturating_add(away_us));
+    /// Back to the table for a while; `false` when it was given up instead, because its time is over and its receiver has
+    /// been failing for long.
+    fn put_off(&mut self, Spilled { job, away, failing_for }: Spilled<Job>) -> bool {
+        let now_us = now_us();
+        let given_up = failing_for.is_some_and(|failing| failing >= self.config.patience)
+            && now_us.saturating_sub(job.delivery.created_us) > micros(self.config.give_up_after);
+        if given_up {
+            let attempted = self.courier.too_late(job.delivery);
+            self.record(Record::Attempted(attempted));
+        } else {
+            self.give_back(job.delivery, now_us.saturating_add(micros(away)));
+        }
+        !given_up
     }
 
     /// Back to the table, due now.
@@ -246,4 +267,8 @@ impl Deliverer {
             }
         }
     }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

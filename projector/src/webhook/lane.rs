@@ -6,6 +6,7 @@
 //! - **Pause.** After [`BREAK_AFTER`] failures in a row, or when the receiver asks for it, nothing is sent for a while
 //!   and what waits goes back to the table: a receiver that is down uses up nobody's attempts. The first delivery
 //!   afterwards is a probe; while probes fail, pauses get longer.
+//! - **Failing.** How long it has given no good answer, once it is paused: what waits for it is not kept for ever.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The longest silence a receiver is granted; each of its deliveries keeps to its own `Retry-After` beside.
 const LONGEST_ASKED: Duration = Duration::from_mins(10);
+/// Deliveries sent away in one pause, from which on what is due for the receiver is left in the table.
+const SWAMPED: usize = 256;
 pub(super) const SHORTEST_AWAY: Duration = Duration::from_secs(1);
 pub(super) const LONGEST_AWAY: Duration = Duration::from_mins(5);
 
@@ -52,6 +55,10 @@ pub(super) struct Lane<J> {
     /// Bad answers in a row.
     failures: u32,
     paused_until: Option<Instant>,
+    /// The first bad answer since the last good one.
+    failing_since: Option<Instant>,
+    /// Deliveries sent away in this pause.
+    sent_away: usize,
     /// When the last delivery that was sent away should have its turn.
     last_turn: Option<Instant>,
 }
@@ -67,6 +74,8 @@ impl<J> Lane<J> {
             pace: None,
             failures: 0,
             paused_until: None,
+            failing_since: None,
+            sent_away: 0,
             last_turn: None,
         }
     }
@@ -101,6 +110,7 @@ impl<J> Lane<J> {
         match health {
             Health::Good => {
                 self.failures = 0;
+                self.failing_since = None;
                 self.last_turn = None;
                 self.proven = took <= SLOW;
                 self.limit = if self.proven {
@@ -111,30 +121,47 @@ impl<J> Lane<J> {
             }
             Health::Neutral => {}
             Health::Bad => {
-                self.weaken();
+                self.weaken(now);
                 // What was in flight when the pause began says nothing new.
                 if self.paused_for(now).is_none() {
                     self.failures = self.failures.saturating_add(1);
                     if let Some(doublings) = self.failures.checked_sub(BREAK_AFTER) {
                         let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_PAUSE);
-                        self.paused_until = Some(now + pause);
+                        self.pause(now, pause);
                     }
                 }
             }
             Health::Pause(asked) => {
-                self.weaken();
-                self.paused_until = Some(now + asked.min(LONGEST_ASKED));
+                self.weaken(now);
+                self.pause(now, asked.min(LONGEST_ASKED));
             }
         }
     }
 
-    fn weaken(&mut self) {
+    fn pause(&mut self, now: Instant, pause: Duration) {
+        (self.paused_until, self.sent_away) = (Some(now + pause), 0);
+    }
+
+    fn weaken(&mut self, now: Instant) {
+        self.failing_since.get_or_insert(now);
         self.proven = false;
         self.limit = (self.limit / 2).max(1);
     }
 
     pub(super) fn paused_for(&self, now: Instant) -> Option<Duration> {
         self.paused_until?.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    /// How long it has been failing, while it is paused.
+    pub(super) fn failing_for(&self, now: Instant) -> Option<Duration> {
+        self.paused_for(now)?;
+        Some(now.saturating_duration_since(self.failing_since?))
+    }
+
+    /// How long to leave in the table what is due for it there: when so much of it came in during this pause that more is to
+    /// be expected.
+    pub(super) fn swamped_for(&self, now: Instant) -> Option<Duration> {
+        self.paused_for(now).filter(|_| self.sent_away >= SWAMPED)
     }
 
     /// How many may wait: none during a pause; else what can be sent within the horizon, at least a round of it, at most
@@ -151,6 +178,7 @@ impl<J> Lane<J> {
 
     /// How long a delivery that cannot stay is away: until its turn after all that went before it, within bounds.
     pub(super) fn away(&mut self, now: Instant) -> Duration {
+        self.sent_away = self.sent_away.saturating_add(1);
         let limit = u32::try_from(self.limit).unwrap_or(u32::MAX);
         let step = self.pace.unwrap_or_default() / limit;
         let queue = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
@@ -254,6 +282,37 @@ mod tests {
             assert_eq!(lane.paused_for(now), Some(Duration::from_secs(kept)));
             assert!(lane.away(now) >= Duration::from_secs(kept));
         }
+    }
+
+    #[test]
+    fn a_lane_is_failing_from_its_first_bad_answer_to_a_good_one_and_tells_only_while_it_is_paused() {
+        let (mut lane, began) = (busy(), Instant::now());
+        lane.learn(Health::Bad, FAST, MAX, began);
+        let later = began + Duration::from_secs(5);
+        assert_eq!(lane.failing_for(later), None);
+        for _ in 1..BREAK_AFTER {
+            lane.learn(Health::Bad, FAST, MAX, later);
+        }
+        assert_eq!(lane.failing_for(later), Some(Duration::from_secs(5)));
+        let probed = later + FIRST_PAUSE;
+        assert_eq!(lane.failing_for(probed), None);
+        lane.learn(Health::Good, FAST, MAX, probed);
+        lane.learn(Health::Pause(HUNG), FAST, MAX, probed);
+        assert_eq!(lane.failing_for(probed), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_paused_lane_is_swamped_once_much_was_sent_away_until_the_next_pause() {
+        let (mut lane, now) = (busy(), Instant::now());
+        lane.learn(Health::Pause(HUNG), FAST, MAX, now);
+        for _ in 1..SWAMPED {
+            lane.away(now);
+        }
+        assert_eq!(lane.swamped_for(now), None);
+        lane.away(now);
+        assert_eq!(lane.swamped_for(now), Some(HUNG));
+        lane.learn(Health::Pause(HUNG), FAST, MAX, now);
+        assert_eq!(lane.swamped_for(now), None, "it is found out anew");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::lane::{Health, Lane};
 
 /// Lanes remembered; above it, those without work are forgotten.
 const REMEMBERED: usize = 4096;
+/// Lanes whose due deliveries one claim leaves in the table.
+const SWAMPED_LANES: usize = 16;
 /// What may wait in memory in total, in bytes.
 const MAX_BYTES: usize = 32 << 20;
 
@@ -20,6 +22,16 @@ const MAX_BYTES: usize = 32 << 20;
 pub(super) struct Spilled<J> {
     pub(super) job: J,
     pub(super) away: Duration,
+    /// How long its receiver has been failing; `None` unless it is paused.
+    pub(super) failing_for: Option<Duration>,
+}
+
+/// A receiver that is sent nothing for `left`, and for which much falls due.
+#[derive(Debug)]
+pub(super) struct Swamped {
+    pub(super) key: Arc<str>,
+    pub(super) left: Duration,
+    pub(super) failing_for: Duration,
 }
 
 /// Something that takes memory while it waits.
@@ -89,9 +101,18 @@ impl<J: Weigh> Lanes<J> {
         self.waiting < self.bounds.queue && self.waiting_bytes < MAX_BYTES
     }
 
-    /// How many lanes send nothing for a while.
-    pub(super) fn paused(&self, now: Instant) -> usize {
-        self.lanes.values().filter(|lane| lane.paused_for(now).is_some()).count()
+    /// The lanes that send nothing for a while.
+    pub(super) fn paused(&self, now: Instant) -> impl Iterator<Item = &Arc<str>> {
+        self.lanes.iter().filter(move |(_, lane)| lane.paused_for(now).is_some()).map(|(key, _)| key)
+    }
+
+    /// Paused lanes for which so much falls due that it is better left where it is, and for how long; some of them.
+    pub(super) fn swamped(&self, now: Instant) -> Vec<Swamped> {
+        let swamped = self.lanes.iter().filter_map(|(key, lane)| {
+            let (left, failing_for) = (lane.swamped_for(now)?, lane.failing_for(now)?);
+            Some(Swamped { key: key.clone(), left, failing_for })
+        });
+        swamped.take(SWAMPED_LANES).collect()
     }
 
     /// Puts a delivery in its lane; gives it back when it cannot stay. `proven` is what a new lane is taken for.
@@ -102,9 +123,9 @@ impl<J: Weigh> Lanes<J> {
         let lane = self.lanes.get_mut(key).expect("it was inserted above");
         let crowded = self.bounds.crowded(self.waiting, self.waiting_bytes);
         if lane.waiting.len() >= lane.allowance(self.bounds.cap(), now) || (crowded && !lane.proven()) {
-            let away = lane.away(now);
+            let (away, failing_for) = (lane.away(now), lane.failing_for(now));
             self.forget(key);
-            return Err(Spilled { job, away });
+            return Err(Spilled { job, away, failing_for });
         }
         self.waiting += 1;
         self.waiting_bytes += job.bytes();
@@ -145,7 +166,9 @@ impl<J: Weigh> Lanes<J> {
         self.unproven += unproven(lane);
         let keep = lane.allowance(self.bounds.cap(), now).min(lane.waiting.len());
         let surplus = lane.waiting.split_off(keep);
-        let spilled: Vec<_> = surplus.into_iter().map(|job| Spilled { job, away: lane.away(now) }).collect();
+        let failing_for = lane.failing_for(now);
+        let spilled = surplus.into_iter().map(|job| Spilled { job, away: lane.away(now), failing_for });
+        let spilled: Vec<_> = spilled.collect();
         self.waiting -= spilled.len();
         self.waiting_bytes -= spilled.iter().map(|spilled| spilled.job.bytes()).sum::<usize>();
         self.list(key);
@@ -200,6 +223,7 @@ mod tests {
     use crate::webhook::lane::FIRST_LIMIT;
 
     const FAST: Duration = Duration::from_millis(5);
+    const SLOW: Duration = Duration::from_secs(30);
     const BOUNDS: Bounds = Bounds { concurrency: 64, per_endpoint: 16, queue: 4096 };
 
     /// `(lane, number)`; ten bytes each.
@@ -289,10 +313,23 @@ mod tests {
         lanes.next();
         let spilled = lanes.settle(&key(0), Health::Pause(asked), FAST, now);
         assert_eq!(spilled.len(), 19);
-        assert!(spilled.iter().all(|spilled| spilled.away >= asked));
-        assert_eq!((lanes.waiting, lanes.waiting_bytes, lanes.paused(now)), (20, 200, 1));
+        assert!(spilled.iter().all(|spilled| spilled.away >= asked && spilled.failing_for == Some(Duration::ZERO)));
+        assert_eq!((lanes.waiting, lanes.waiting_bytes, lanes.paused(now).count()), (20, 200, 1));
         assert!(lanes.admit(&key(0), (0, 99), true, now + asked / 2).is_err());
         assert!(lanes.admit(&key(0), (0, 99), true, now + asked).is_ok());
+    }
+
+    #[test]
+    fn only_a_paused_lane_from_which_much_was_sent_away_is_swamped() {
+        let mut lanes = filled(0..2, 400, true);
+        let now = Instant::now();
+        lanes.next();
+        lanes.next();
+        assert_eq!(lanes.settle(&key(0), Health::Pause(SLOW), FAST, now).len(), 399);
+        assert_eq!(lanes.settle(&key(1), Health::Bad, FAST, now).len(), 0);
+        let swamped: Vec<_> = lanes.swamped(now).into_iter().map(|it| (it.key, it.left, it.failing_for)).collect();
+        assert_eq!(swamped, [(key(0), SLOW, Duration::ZERO)]);
+        assert_eq!(lanes.swamped(now + SLOW).len(), 0);
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// Attempts made before.
     pub attempts: u16,
+    /// `webhook_outbox.created_at`, in microseconds since 1970-01-01 UTC.
+    pub created_us: i64,
     /// `webhook_outbox.lease_token`; see [`new_lease_token`].
     pub lease_token: u64,
     /// `webhook_outbox.due_at` while leased: the end of the lease, in microseconds since 1970-01-01 UTC.

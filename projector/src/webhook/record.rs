@@ -236,6 +236,7 @@ mod tests {
             task: TaskId::new(),
             body: Bytes::new(),
             attempts: 0,
+            created_us: 0,
             lease_token,
             lease_ends_us: 0,
         };

@@ -43,6 +43,12 @@ impl Schedule {
         Self { waits }
     }
 
+    /// The longest that all waits together can take: what is older than this has had its time.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.waits.iter().sum::<Duration>().mul_f64(1.0 + JITTER)
+    }
+
     /// What follows from the answer to `attempt`, counted from 1. `chance`, from 0 up to 1, spreads the waits.
     #[must_use]
     pub fn judge(&self, answer: &Answer, attempt: u16, chance: f64) -> Verdict {
@@ -52,7 +58,7 @@ impl Schedule {
             Answer::Status { code: 410, .. } => return Verdict::GaveUp,
             Answer::Failed(Failure::Blocked(_)) => return Verdict::Blocked,
             // No later attempt could differ.
-            Answer::Failed(Failure::BadUrl | Failure::BadSecret) => return Verdict::GaveUp,
+            Answer::Failed(Failure::BadUrl | Failure::BadSecret | Failure::TooLate) => return Verdict::GaveUp,
             Answer::Status { code: 429 | 503, retry_after } => retry_after.unwrap_or_default().min(LONGEST_ASKED),
             Answer::Status { .. } | Answer::Failed(_) => Duration::ZERO,
         };
@@ -112,6 +118,7 @@ mod tests {
         assert_eq!(waits.clone().count(), 9);
         assert_eq!(waits.sum::<Duration>(), seconds(5 + 300 + 1_800 + 3_600 * (2 + 5 + 10 + 14 + 20 + 24)));
         assert_eq!(verdicts[9], Verdict::GaveUp);
+        assert_eq!(Schedule::default().longest(), seconds(326_526), "a fifth more");
     }
 
     #[test]
@@ -135,6 +142,7 @@ mod tests {
             (Answer::Failed(Failure::SealedSecret), retry),
             (Answer::Failed(Failure::BadSecret), Verdict::GaveUp),
             (Answer::Failed(Failure::BadUrl), Verdict::GaveUp),
+            (Answer::Failed(Failure::TooLate), Verdict::GaveUp),
             (Answer::Failed(Failure::Blocked("private")), Verdict::Blocked),
         ] {
             assert_eq!(schedule.judge(&answer, 1, 0.0), verdict, "{answer:?}");

@@ -61,6 +61,8 @@ pub enum Failure {
     BadSecret,
     #[error("the URL cannot be used")]
     BadUrl,
+    #[error("not sent: its receiver has been down for longer than announcements are repeated")]
+    TooLate,
     #[error("the sender itself failed; its log says where")]
     Crashed,
 }

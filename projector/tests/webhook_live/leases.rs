@@ -40,6 +40,23 @@ pub(crate) async fn a_delivery_of_a_sender_that_died_is_sent_by_another_under_th
     stage.end().await;
 }
 
+pub(crate) async fn what_a_silent_sender_held_is_taken_although_more_is_due_than_one_claim_takes(stage: &Stage) {
+    let receiver = Receiver::start(|_| Reply::Held(200)).await;
+    let due = stage.add("shop").await;
+    stage.copy(due, 3_000).await;
+    let held = stage.add("shop").await;
+    let gone = "UPDATE webhook_outbox SET state = 1, lease_token = 5, due_at = UTC_TIMESTAMP(6) - INTERVAL 1 SECOND";
+    stage.execute(&format!("{gone} WHERE id = {}", held.id)).await;
+    // Room for less than half of what is due.
+    let config =
+        WebhookConfig { queue: 512, drain: Duration::from_millis(200), ..Stage::config(&[("shop", receiver.url())]) };
+    let sender = stage.start(config);
+    eventually("it has another holder", async || stage.outbox(held).await.token.is_some_and(|token| token != 5)).await;
+    assert!(stage.count("webhook_outbox WHERE state = 0").await > 1_000, "more is due than fits");
+    sender.stop().await;
+    stage.end().await;
+}
+
 pub(crate) async fn a_sender_that_lost_its_lease_records_nothing(stage: &Stage) {
     let receiver = Receiver::start(first_held).await;
     let (taken, kept) = (stage.add("shop").await, stage.add("shop").await);
@@ -182,6 +199,7 @@ async fn handed_over(stage: &Stage, row: Added, left_us: i64) -> Delivery {
         task: row.task,
         body: Bytes::from(body(row.task)),
         attempts: 0,
+        created_us: now_us(),
         lease_token: TOKEN,
         lease_ends_us,
     }

@@ -135,6 +135,23 @@ impl Stage {
         }
     }
 
+    /// So many more rows like this one, of the same task, due since different moments.
+    pub(crate) async fn copy(&self, row: Added, count: i64) {
+        let first = self.rows.fetch_add(u64::try_from(count).unwrap(), Ordering::SeqCst);
+        let ids: Vec<u64> = (first..).take(usize::try_from(count).unwrap()).map(|n| n * 1024).collect();
+        sqlx::query(
+            "INSERT INTO webhook_outbox (id, endpoint, analysis_task_id, url, secret, body, state, due_at, attempts, created_at)
+            SELECT new.id, o.endpoint, o.analysis_task_id, o.url, o.secret, o.body, 0,
+                UTC_TIMESTAMP(6) - INTERVAL new.id MICROSECOND, 0, o.created_at
+            FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) new JOIN webhook_outbox o ON o.id = ?",
+        )
+        .bind(serde_json::json!(ids).to_string())
+        .bind(row.id)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
     /// A due row for a task's own webhook.
     pub(crate) async fn add_own(&self, url: &str, secret: Option<&str>) -> Added {
         self.add_row(webhook::TASK_ENDPOINT, Some(url), secret).await
