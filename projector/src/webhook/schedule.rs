@@ -22,7 +22,7 @@ pub enum Verdict {
     /// Again after this long.
     Retry(Duration),
     GaveUp,
-    /// It leads where callers' webhooks may not go; final, too.
+    /// Its URL itself names an address where callers' webhooks may not go; final, too.
     Blocked,
 }
 
@@ -56,6 +56,7 @@ impl Schedule {
             Answer::Status { code: 200..=299, .. } => return Verdict::Delivered,
             // Standard Webhooks: the receiver is gone for good.
             Answer::Status { code: 410, .. } => return Verdict::GaveUp,
+            // What a URL says stays so; what a name server says may be another thing in a minute.
             Answer::Failed(Failure::Blocked(_)) => return Verdict::Blocked,
             // No later attempt could differ.
             Answer::Failed(Failure::BadUrl | Failure::BadSecret | Failure::TooLate) => return Verdict::GaveUp,
@@ -144,6 +145,7 @@ mod tests {
             (Answer::Failed(Failure::BadUrl), Verdict::GaveUp),
             (Answer::Failed(Failure::TooLate), Verdict::GaveUp),
             (Answer::Failed(Failure::Blocked("private")), Verdict::Blocked),
+            (Answer::Failed(Failure::Misled("private")), retry),
         ] {
             assert_eq!(schedule.judge(&answer, 1, 0.0), verdict, "{answer:?}");
         }

@@ -43,6 +43,8 @@ pub enum Answer {
 pub enum Failure {
     #[error("the host's address is {0}, and the operator has not allowed webhooks there")]
     Blocked(&'static str),
+    #[error("the host's name leads to {0}, and the operator has not allowed webhooks there")]
+    Misled(&'static str),
     #[error("the host's name could not be resolved")]
     Unresolved,
     #[error("the connection could not be made: {0}")]
@@ -205,7 +207,7 @@ fn failure_of(error: &reqwest::Error) -> Failure {
     while let Some(error) = cause {
         if let Some(vetted) = error.downcast_ref::<Unusable>() {
             return match vetted {
-                Unusable::Blocked(range) => Failure::Blocked(range),
+                Unusable::Forbidden(range) => Failure::Misled(range),
                 Unusable::Unresolved => Failure::Unresolved,
             };
         }
@@ -241,7 +243,7 @@ struct Vetting {
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error("an address of the host is {0}")]
-    Blocked(&'static str),
+    Forbidden(&'static str),
     #[error("the host's name could not be resolved")]
     Unresolved,
 }
@@ -255,7 +257,7 @@ impl Resolve for Vetting {
             // One bad address condemns the answer: a mixed one is no honest mistake.
             for address in &found {
                 if let Err(refusal) = addresses.check(address.ip()) {
-                    return Err(Unusable::Blocked(range_of(&refusal)).into());
+                    return Err(Unusable::Forbidden(range_of(&refusal)).into());
                 }
             }
             if found.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use insightforge_projector::webhook::WebhookConfig;
 use insightforge_projector::webhook::schedule::Schedule;
@@ -59,7 +60,9 @@ pub(crate) async fn a_forbidden_address_is_blocked_without_a_connection(stage: &
     stage.end().await;
 }
 
-pub(crate) async fn a_name_that_leads_to_a_forbidden_address_is_blocked_without_a_connection(stage: &Stage) {
+pub(crate) async fn a_name_that_leads_to_a_forbidden_address_gets_no_connection_and_is_given_up_in_the_end(
+    stage: &Stage,
+) {
     let canary = Receiver::start(|_| Reply::Status(200)).await;
     let url = format!("http://hooks.example.com:{}/", canary.address.port());
     // A mixed answer is condemned as a whole.
@@ -69,9 +72,29 @@ pub(crate) async fn a_name_that_leads_to_a_forbidden_address_is_blocked_without_
         let sender = stage.start_with(Stage::config(&[]), resolving_to(addresses));
         stage.becomes(row, GIVEN_UP).await;
         sender.stop().await;
-        assert_eq!(stage.attempts(row).await[0].0, "blocked", "{addresses:?}");
+        let attempts = stage.attempts(row).await;
+        let outcomes: Vec<&str> = attempts.iter().map(|attempt| &*attempt.0).collect();
+        assert_eq!(outcomes, ["retry", "retry", "retry", "retry", "gave_up"], "{addresses:?}");
+        let error = attempts[0].2.as_deref().unwrap_or_default();
+        assert!(error.contains("the operator has not allowed webhooks there"), "{error}");
+        assert!(addresses.iter().all(|address| !error.contains(address)), "it names no address: {error}");
     }
     assert_eq!(canary.connections(), 0);
+    stage.end().await;
+}
+
+pub(crate) async fn a_name_that_leads_to_a_forbidden_address_for_a_while_costs_no_delivery(stage: &Stage) {
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let row = stage.add_own(&format!("http://hooks.example.com:{}/", receiver.address.port()), None).await;
+    let asked = AtomicUsize::new(0);
+    let (wrong, right) = (resolving_to(&["10.0.0.1"]), resolving_to(&["127.0.0.1"]));
+    let lookup: Lookup =
+        Arc::new(move |name| if asked.fetch_add(1, Ordering::SeqCst) == 0 { wrong(name) } else { right(name) });
+    let sender = stage.start_with(Stage::open_config(&[]), lookup);
+    stage.becomes(row, DELIVERED).await;
+    sender.stop().await;
+    let outcomes: Vec<String> = stage.attempts(row).await.into_iter().map(|attempt| attempt.0).collect();
+    assert_eq!(outcomes, ["retry", "delivered"]);
     stage.end().await;
 }
 
