@@ -44,6 +44,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         // Relative, so that a prefix stays.
         .route("/ui", get(async || (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, "ui/")])))
+        // People who were given nothing but the name.
+        .route("/", get(async || (StatusCode::FOUND, [(header::LOCATION, "ui/")])))
         .route(HOME, get(serve))
         .route("/ui/{*path}", get(serve))
 }

