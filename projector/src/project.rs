@@ -21,17 +21,13 @@ use crate::lag::Lag;
 use crate::retired::without_retired;
 use crate::taken::taken_ids;
 use crate::webhook::{Handoff, WebhookConfig};
-use crate::window::weight;
 use crate::write::{Tables, load};
 use crate::{measure, outbox};
 
 /// Tasks kept in memory; about 1 KiB each.
 const KNOWN_TASKS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
-/// Events asked of each partition by the first read. Later reads ask for more while all is small, and for fewer when a
-/// read brings more than [`READ_BYTES`]: a run of large documents must not fill the memory, and not again after a restart.
-const FIRST_SHARE: usize = 64;
-/// What one read should bring at most, in bytes.
-const READ_BYTES: usize = 32 << 20;
+/// Events of a partition that are taken from the archive at once; each may carry a large document.
+const PAST: usize = 64;
 /// How long a read waits for the first new event.
 const BLOCK: Duration = Duration::from_secs(1);
 /// MySQL's and MariaDB's error number of a duplicate key.
@@ -44,8 +40,6 @@ pub struct Projector {
     pool: MySqlPool,
     owner: String,
     batch_events: usize,
-    /// Events the next read asks of each partition.
-    share: usize,
     webhook: Arc<WebhookConfig>,
     handoff: Handoff,
     tables: Tables,
@@ -99,7 +93,6 @@ impl Projector {
             pool: deps.pool.clone(),
             owner: config.owner.clone(),
             batch_events: config.batch_events,
-            share: FIRST_SHARE,
             webhook: Arc::new(config.webhook.clone()),
             handoff,
             tables: Tables::new(""),
@@ -174,8 +167,7 @@ impl Projector {
 
     /// What is new, ordered by partition and number.
     async fn read(&mut self) -> Result<Vec<Event>, StepError> {
-        let most = (self.batch_events / self.folded.len().max(1)).max(1);
-        let share = self.share.min(most);
+        let share = (self.batch_events / self.folded.len().max(1)).max(1);
         let Journal { link, keys, .. } = &self.journal;
         let follow = || Follower::new(link, keys, self.partitions).only_confirmed();
         let followed = self.reader.get_or_insert_with(follow).read(&self.folded, share, BLOCK).await?;
@@ -185,7 +177,6 @@ impl Projector {
             return Err(StepError::MovedBack { partition: *partition, folded, ends: *ends });
         }
         let streams = followed.entries;
-        let full = streams.iter().any(|(_, entries)| entries.0.len() >= share);
         let mut events = Vec::new();
         for partition in self.partitions.iter() {
             let entries = streams.iter().find(|(of, _)| *of == partition).map(|(_, entries)| entries);
@@ -193,12 +184,11 @@ impl Projector {
             match entries.and_then(|entries| entries.0.first()?.n()) {
                 // Tables that come from a backup are behind what the stream still has.
                 Some(begins) if begins > folded + 1 => {
-                    events.extend(self.journal.range(partition, folded + 1, Some(begins - 1), share).await?);
+                    events.extend(self.journal.range(partition, folded + 1, Some(begins - 1), share.min(PAST)).await?);
                 }
                 _ => events.extend(entries.iter().flat_map(|it| &it.0).map(|entry| read_entry(partition, entry))),
             }
         }
-        self.share = next_share(share, most, full, events.iter().map(weight).sum());
         Ok(events)
     }
 
@@ -274,38 +264,10 @@ impl Projector {
     }
 }
 
-/// How much to ask for after a read of `share` events a partition that brought so many bytes; `full` when there was more.
-fn next_share(share: usize, most: usize, full: bool, bytes: usize) -> usize {
-    match bytes {
-        READ_BYTES.. => (share / 2).max(1),
-        _ if full && bytes < READ_BYTES / 4 => (share * 2).min(most),
-        _ => share,
-    }
-}
-
 fn announcements(rows: &Rows<'_>, config: &WebhookConfig) -> Vec<crate::announce::Announcement> {
     rows.ended.iter().flat_map(|(task, event)| announce(task, event, &config.endpoints)).collect()
 }
 
 fn is_duplicate(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().is_some_and(|error| error.number() == DUPLICATE_KEY)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_asks_for_more_while_events_are_small_and_for_fewer_when_they_are_large() {
-        for (share, full, bytes, next) in [
-            (64, true, 1_000, 128),
-            (64, false, 1_000, 64),
-            (900, true, 1_000, 1_000),
-            (64, true, READ_BYTES / 4, 64),
-            (64, true, READ_BYTES, 32),
-            (1, false, READ_BYTES * 9, 1),
-        ] {
-            assert_eq!(next_share(share, 1_000, full, bytes), next, "{share} {full} {bytes}");
-        }
-    }
 }

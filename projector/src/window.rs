@@ -97,7 +97,7 @@ impl Reader {
 }
 
 /// About how much memory an event takes.
-pub(crate) fn weight(event: &Event) -> usize {
+fn weight(event: &Event) -> usize {
     let documents = match &event.change {
         Change::Submitted(submitted) => submitted.data.len(),
         Change::Completed(completed) => completed.result.len(),

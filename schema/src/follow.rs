@@ -3,6 +3,7 @@
 //!
 //! In a cluster a partition whose server is away is late alone: the others are read on meanwhile, and it is tried again.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -14,9 +15,14 @@ use crate::id::{Partition, PartitionCount, stream_id};
 use crate::journal::{Entries, Entry, read_streams};
 use crate::keys::Keys;
 use crate::link::{BlockingReader, Link, LinkError};
+use crate::script::RANGE;
 
 /// Beyond the time that a read may wait the server is gone without a word.
 const SILENCE: Duration = Duration::from_secs(5);
+/// What a blocking read asks of each partition. Nothing bounds the bytes of such a read, and an event can carry a large
+/// document; what is behind is read by a script that ends with the entry that fills its share of [`BYTES`].
+const FIRST: usize = 8;
+const BYTES: usize = 16 << 20;
 /// After a read of one partition that failed: doubling from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -80,8 +86,8 @@ impl Follower {
         Self { only_confirmed: true, ..self }
     }
 
-    /// What follows the numbers of `after`, one a partition, `count` entries of each at most. Waits for the first new one,
-    /// for `block` at most. Who has to go back to smaller numbers does so with a new follower.
+    /// What follows the numbers of `after`, one a partition, `count` entries of each at most, and fewer when they are
+    /// large. Waits for the first new one, for `block` at most. Who has to go back to smaller numbers does so with a new follower.
     ///
     /// # Errors
     /// [`LinkError`] when no partition could be read; it may be asked again.
@@ -216,17 +222,20 @@ async fn read(
         }
     }
     let mut command = redis::cmd("XREAD");
-    command.arg("COUNT").arg(count).arg("BLOCK").arg(block.as_millis() as u64).arg("STREAMS");
+    command.arg("COUNT").arg(count.min(FIRST)).arg("BLOCK").arg(block.as_millis() as u64).arg("STREAMS");
     for want in wants {
         command.arg(&want.key);
     }
     for want in wants {
         command.arg(stream_id(want.after));
     }
-    for (key, entries) in read_streams(reader.read(&command, block + SILENCE).await?)? {
+    for (key, mut entries) in read_streams(reader.read(&command, block + SILENCE).await?)? {
         let want = wants.iter().find(|want| want.key == key);
         let want =
             want.ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "a stream that was not asked for")))?;
+        if entries.0.len() == FIRST && count > FIRST {
+            entries.0.append(&mut behind(reader, &entries, want, count - FIRST, BYTES / wants.len()).await?);
+        }
         if !entries.0.is_empty() {
             followed.entries.push((want.partition, entries));
         }
@@ -235,6 +244,21 @@ async fn read(
         reader.confirm(&wants[0].key).await?;
     }
     Ok(followed)
+}
+
+/// What is behind entries that were read: `most` at most, and no more once they have so many bytes.
+async fn behind(
+    reader: &mut BlockingReader,
+    read: &Entries,
+    want: &Want,
+    most: usize,
+    bytes: usize,
+) -> Result<Vec<Entry>, RedisError> {
+    let last = read.0.last().and_then(Entry::n).unwrap_or(want.after);
+    let args = [stream_id(last + 1), most.to_string(), bytes.to_string()].map(|arg| Cow::Owned(arg.into_bytes()));
+    let run = RANGE.by_body(std::slice::from_ref(&want.key), &args);
+    let (_, more): (bool, Entries) = redis::from_redis_value(reader.read(&run, SILENCE).await?)?;
+    Ok(more.0)
 }
 
 /// The number that the partition ends at, when that is before what one has, or when something else is there.
