@@ -65,6 +65,9 @@ ROWS = [
          [("max(if_backlog_tasks)", "tasks")]),
         ("Tasks a script call", "Mean number of tasks that are stored together: what makes the flush to disk cheap.", "short",
          [(f"{rate('if_submit_group_size_sum')} / {rate('if_submit_group_size_count')}", "tasks")]),
+        ("Followers", "Connections that follow the journal, by WebSocket or as server-sent events; and those a second that "
+         "were cut off because they took less than there was.", "short",
+         [("sum(if_live_followers)", "followers"), (rate("if_live_cut_total"), "cut off a second")]),
     ]),
     ("Analyzer: processing, then completed or failed", [
         ("Attempts begun", "By task type and what was asked for: a version or an alias.", "eps",

@@ -12,6 +12,7 @@ use insightforge_api::dead_letters::act::{self, Act, Acted, Bulk, By, MAX_LIMIT}
 use insightforge_api::dead_letters::filter::Filter;
 use insightforge_api::dead_letters::search::{DeadLetter, Letter, search};
 use insightforge_api::problem::Problem;
+use insightforge_api::system::Inspection;
 use insightforge_api::{Config, Deps};
 use insightforge_schema::address::AddressPolicy;
 use insightforge_schema::id::TaskId;
@@ -131,6 +132,7 @@ async fn open(args: &Args, stop: &CancellationToken) -> anyhow::Result<Arc<App>>
         sealer: args.seal.sealer()?,
         archive: args.archive.archive(&args.redis)?,
         models: insightforge_analyzer::card::built_in(),
+        inspection: Inspection::default(),
     };
     Ok(App::new(config, deps, stop).await?)
 }

@@ -9,6 +9,7 @@ mod upkeep;
 use std::collections::HashMap;
 use std::process::ExitCode;
 
+use insightforge_api::system::{Finding, Level};
 use insightforge_schema::catalogue;
 use insightforge_schema::id::PartitionCount;
 use insightforge_schema::journal;
@@ -34,52 +35,9 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// One thing looked at.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Finding {
-    pub(crate) level: Level,
-    pub(crate) what: String,
-    /// What to do about it; empty when it is well.
-    pub(crate) remedy: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Level {
-    Good,
-    /// It works, and promises less.
-    Weak,
-    /// It does not work.
-    Broken,
-}
-
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (link, keys) = (args.redis.link()?, args.redis.keys());
     let pool = args.database.pool(2)?;
-    let mut findings = check_redis(&link).await;
-    let database = check_database(&pool).await;
-    let database_answers = database.iter().all(|finding| finding.level != Level::Broken);
-    findings.extend(clocks::redis(&link).await);
-    findings.extend(database);
-    if database_answers {
-        findings.extend(clocks::database(&pool).await);
-    }
-    match args.redis.recorded_partitions(&link).await {
-        Ok(count) => {
-            findings.push(good(format!("{} partitions", count.get())));
-            findings.extend(check_analyzers(&link, &keys, count).await);
-            findings.push(match args.archive.journal(&args.redis, &link) {
-                Ok(journal) => upkeep::check_past(&journal, count).await,
-                Err(error) => broken(format!("{error:#}"), "correct INSIGHTFORGE_ARCHIVE"),
-            });
-            if database_answers {
-                findings.extend(check_projection(&link, &keys, &pool, count).await);
-                findings.extend(stuck::webhooks(&pool).await);
-                findings.push(upkeep::check_comparison(&pool).await);
-            }
-        }
-        Err(error) => findings.push(broken(format!("{error:#}"), "insightforge migrate")),
-    }
+    let findings = look(&args.redis, &args.redis.link()?, &pool, &args.archive).await;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     }
@@ -96,6 +54,36 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Good);
     Ok(if worst == Level::Broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Everything that is looked at, by the command and for `/api/system`.
+pub(crate) async fn look(redis: &RedisArgs, link: &Link, pool: &MySqlPool, archive: &ArchiveArgs) -> Vec<Finding> {
+    let keys = redis.keys();
+    let mut findings = check_redis(link).await;
+    let database = check_database(pool).await;
+    let database_answers = database.iter().all(|finding| finding.level != Level::Broken);
+    findings.extend(clocks::redis(link).await);
+    findings.extend(database);
+    if database_answers {
+        findings.extend(clocks::database(pool).await);
+    }
+    match redis.recorded_partitions(link).await {
+        Ok(count) => {
+            findings.push(good(format!("{} partitions", count.get())));
+            findings.extend(check_analyzers(link, &keys, count).await);
+            findings.push(match archive.journal(redis, link) {
+                Ok(journal) => upkeep::check_past(&journal, count).await,
+                Err(error) => broken(format!("{error:#}"), "correct INSIGHTFORGE_ARCHIVE"),
+            });
+            if database_answers {
+                findings.extend(check_projection(link, &keys, pool, count).await);
+                findings.extend(stuck::webhooks(pool).await);
+                findings.push(upkeep::check_comparison(pool).await);
+            }
+        }
+        Err(error) => findings.push(broken(format!("{error:#}"), "insightforge migrate")),
+    }
+    findings
 }
 
 /// Version, persistence and eviction of Redis, of every master of a cluster: what a 202 is worth.

@@ -21,6 +21,7 @@ mod progress;
 mod rebuild;
 mod replay;
 mod roles;
+mod settings;
 mod train;
 mod verify;
 mod why;

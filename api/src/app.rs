@@ -7,17 +7,19 @@ use insightforge_schema::keys::Keys;
 use insightforge_schema::link::{Link, LinkError};
 use insightforge_schema::seal::Sealer;
 use sqlx::MySqlPool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::Backlog;
 use crate::body::Budget;
-use crate::expire;
 use crate::health::Health;
 use crate::infer::forward::Forwarder;
 use crate::known::KnownModels;
+use crate::live::Live;
 use crate::submit::Submitter;
 use crate::tail::Tail;
 use crate::{Config, Deps};
+use crate::{expire, export, overview, system};
 
 /// The state behind the handlers; they get it as `State<Arc<App>>`.
 pub struct App {
@@ -40,7 +42,14 @@ pub struct App {
     pub(crate) batch_budget: Budget,
     /// The journal's live end.
     pub tail: Tail,
+    /// Who follows it.
+    pub(crate) live: Live,
+    /// Places for exports.
+    pub(crate) exports: Arc<Semaphore>,
     pub(crate) health: Health,
+    pub(crate) overview: overview::Kept,
+    pub(crate) inspection: system::Inspection,
+    pub(crate) system: system::Kept,
     /// The way to the analyzers' synchronous doors.
     pub(crate) forwarder: Forwarder,
     /// Cancelled when the process is told to stop: long waits end early.
@@ -53,7 +62,7 @@ impl App {
     /// # Errors
     /// See [`LinkError`].
     pub async fn new(config: Config, deps: Deps, shutdown: &CancellationToken) -> Result<Arc<Self>, LinkError> {
-        let Deps { link, keys, pool, sealer, archive, models } = deps;
+        let Deps { link, keys, pool, sealer, archive, models, inspection } = deps;
         let journal = Journal { link: link.clone(), keys: keys.clone(), archive };
         let models = KnownModels::load(&link, &keys, models, shutdown.clone()).await?;
         let tail = Tail::start(&link, &keys, config.partitions, shutdown);
@@ -74,9 +83,26 @@ impl App {
             question_budget: Budget::for_questions(),
             batch_budget: Budget::new(),
             tail,
+            live: Live::new(),
+            exports: Arc::new(Semaphore::new(export::AT_ONCE)),
             health: Health::default(),
+            overview: overview::Kept::default(),
+            inspection,
+            system: system::Kept::default(),
             forwarder,
             shutdown: shutdown.clone(),
         }))
+    }
+
+    /// Connections that follow the journal now.
+    #[must_use]
+    pub fn followers(&self) -> usize {
+        self.live.followers()
+    }
+
+    /// Those that were cut off so far because they were too slow.
+    #[must_use]
+    pub fn followers_cut(&self) -> u64 {
+        self.live.cut()
     }
 }

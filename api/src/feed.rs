@@ -1,17 +1,14 @@
 //! The journal as a feed: events of all partitions after a cursor, now or as soon as there are some.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use futures_util::future::try_join_all;
-use insightforge_archive::ReadError;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 use insightforge_schema::event::{Change, EVENT_TYPES, Event};
 use insightforge_schema::id::{Cursor, Partition, TaskId};
-use insightforge_schema::journal::last_number;
-use insightforge_schema::link::LinkError;
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -21,6 +18,9 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::describe::{Invalid, Trimmed, Unavailable};
 use crate::event_view::EventView;
+use crate::live::stream;
+use crate::live::topic::Topic;
+use crate::merge::{Merged, check_not_beyond_end, ends};
 use crate::params::{self, Params};
 use crate::problem::{Fields, Problem};
 use crate::tail::Heard;
@@ -29,9 +29,6 @@ const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MOST: u32 = 1_000;
 /// How many events one request looks through for those it was asked for.
 const LOOK_MOST: usize = 20_000;
-/// Events of one partition in one read, and the bytes after which it takes no more: each brings its document.
-const READ_EVENTS: usize = 64;
-const READ_BYTES: usize = 1 << 20;
 /// Beyond so many bytes of documents an answer takes no more events.
 const ANSWER_BYTES: usize = 4 << 20;
 
@@ -45,7 +42,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 pub(crate) struct Wanted {
     /// `next` of the answer before; `0` (the default) for the beginning, `end` for nothing but what is to come.
     #[param(value_type = Option<String>, example = "1284.1300.1275.1290")]
-    after: After,
+    after: Option<After>,
     /// Only events of this task (or batch).
     #[param(value_type = Option<uuid::Uuid>)]
     task: Option<TaskId>,
@@ -82,18 +79,57 @@ pub(crate) struct Feed {
 ///
 /// Every event is given once to a reader that passes on `next`. Nothing is lost between two requests; with `wait` the answer
 /// is held back until there is something. A filter may give empty answers that move on: go on with `next`.
+///
+/// Asked for as `text/event-stream`, events come as they happen (server-sent events): without `after` those from now on. The
+/// `id` of each is the cursor behind it, which `Last-Event-ID` or `after` takes. A reader that takes nothing is cut off, which
+/// the last event, `cut`, says with the cursor to go on from.
 #[utoipa::path(
-    get, path = "/api/events", operation_id = "readJournal", tag = "journal", params(Wanted),
-    responses((status = 200, description = "Events after the cursor", body = Feed), Invalid, Trimmed, Unavailable)
+    get, path = "/api/events", operation_id = "readJournal", tag = "journal",
+    params(Wanted, ("last-event-id" = Option<String>, Header, description = "Of streams: goes before `after`")),
+    responses(
+        (status = 200, description = "Events after the cursor", content((Feed = "application/json"), (String = "text/event-stream"))),
+        Invalid, Trimmed, Unavailable
+    )
 )]
-pub(crate) async fn events(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<Feed>, Problem> {
-    let wanted = Wanted::parse(query.as_deref(), &app)?;
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let mut wanted = Wanted::parse(query.as_deref(), &app)?;
+    if stream::is_wanted(&headers) {
+        if let Some(id) = stream::last_event_id(&headers) {
+            let wrong = |_| Problem::invalid(Fields::one("last-event-id", "must be the id of an event of this stream"));
+            wanted.after = Some(After::At(Cursor::parse(id, app.config.partitions).map_err(wrong)?));
+        }
+        return follow(&app, wanted).await;
+    }
     let mut reader = Reader::new(&app, wanted).await?;
     reader.look().await?;
     if reader.found.is_empty() && !reader.more && !reader.wanted.wait.is_zero() {
         reader.wait().await?;
     }
-    Ok(Json(reader.answer()))
+    Ok(Json(reader.answer()).into_response())
+}
+
+/// The same as a stream.
+async fn follow(app: &Arc<App>, wanted: Wanted) -> Result<Response, Problem> {
+    let after = match wanted.after {
+        Some(After::At(cursor)) => Some(cursor),
+        Some(After::End) | None => None,
+    };
+    if let Some(after) = &after {
+        check_not_beyond_end(app, after).await?;
+    }
+    let topic = match (wanted.task, wanted.event_type) {
+        (None, None) => Topic::All,
+        (Some(task), None) => Topic::Task(task),
+        (None, Some(event_type)) => Topic::EventType(event_type),
+        (Some(task), Some(event_type)) => {
+            Topic::Both(Box::new(Topic::Task(task)), Box::new(Topic::EventType(event_type)))
+        }
+    };
+    stream::journal(app, topic, after)
 }
 
 impl Wanted {
@@ -107,7 +143,7 @@ impl Wanted {
                 .map_err(|_| "must be `next` of an earlier answer, 0 or end"),
         });
         let wanted = Self {
-            after: after.unwrap_or_else(|| After::At(Cursor::start(partitions))),
+            after,
             task: params.take("task", params::uuid).map(TaskId),
             event_type: params.take("type", |text| {
                 let known = EVENT_TYPES.contains(&text);
@@ -136,21 +172,12 @@ struct Reader<'a> {
     more: bool,
 }
 
-/// What was read ahead of one partition.
-struct Run {
-    partition: Partition,
-    ahead: VecDeque<Event>,
-    /// The last number that was read.
-    read_to: u64,
-    /// The partition's end was reached.
-    dry: bool,
-}
-
 impl<'a> Reader<'a> {
     async fn new(app: &'a App, wanted: Wanted) -> Result<Self, Problem> {
         let cursor = match &wanted.after {
-            After::At(cursor) => cursor.clone(),
-            After::End => ends(app).await?,
+            Some(After::At(cursor)) => cursor.clone(),
+            Some(After::End) => ends(app).await?,
+            None => Cursor::start(app.config.partitions),
         };
         Ok(Self { app, wanted, cursor, found: Vec::new(), found_bytes: 0, more: false })
     }
@@ -158,22 +185,20 @@ impl<'a> Reader<'a> {
     /// Takes events in the order of their times until the answer is full, the journal ends, or one request has looked at
     /// enough.
     async fn look(&mut self) -> Result<(), Problem> {
-        let mut runs: Vec<Run> = self.partitions().map(|partition| Run::new(partition, &self.cursor)).collect();
+        let mut merged = Merged::new(self.partitions(), &self.cursor);
         let mut looked = 0;
-        loop {
-            try_join_all(runs.iter_mut().map(|run| run.refill(self.app))).await?;
-            let Some(run) = earliest(&mut runs) else { break };
+        while merged.has_next(self.app).await? {
             if self.is_full() || looked == LOOK_MOST {
                 self.more = true;
                 return Ok(());
             }
-            if let Some(event) = run.ahead.pop_front() {
+            if let Some(event) = merged.take() {
                 looked += 1;
                 self.take(&event);
             }
         }
         self.more = false;
-        if looked == 0 { self.check_not_beyond_end().await } else { Ok(()) }
+        if looked == 0 { check_not_beyond_end(self.app, &self.cursor).await } else { Ok(()) }
     }
 
     fn take(&mut self, event: &Event) {
@@ -192,20 +217,6 @@ impl<'a> Reader<'a> {
     fn partitions(&self) -> impl Iterator<Item = Partition> {
         let one = self.wanted.task.map(|task| self.app.config.partitions.of_task(task));
         self.app.config.partitions.iter().filter(move |partition| one.is_none_or(|one| one == *partition))
-    }
-
-    /// A cursor of another installation, or from before a loss of data, would wait for ever.
-    async fn check_not_beyond_end(&self) -> Result<(), Problem> {
-        let ends = ends(self.app).await?;
-        let beyond = |partition: &Partition| self.cursor.at(*partition) > ends.at(*partition);
-        match self.app.config.partitions.iter().find(beyond) {
-            // The first read may have been a moment before this one; only a cursor from the caller can be wrong.
-            Some(partition) => {
-                let what = format!("is beyond the journal's end in partition {} ({})", partition.0, ends.at(partition));
-                Err(Problem::invalid(Fields::one("after", what)))
-            }
-            None => Ok(()),
-        }
     }
 
     /// Waits for an event that matches, and takes it.
@@ -233,41 +244,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Run {
-    fn new(partition: Partition, cursor: &Cursor) -> Self {
-        Self { partition, ahead: VecDeque::new(), read_to: cursor.at(partition), dry: false }
-    }
-
-    async fn refill(&mut self, app: &App) -> Result<(), Problem> {
-        if self.dry || !self.ahead.is_empty() {
-            return Ok(());
-        }
-        let run = match self.read(app).await {
-            // Who starts at 0 wants what there is.
-            Err(ReadError::Missing { .. }) if self.read_to == 0 => {
-                self.read_to = app.journal.begins(self.partition).await? - 1;
-                self.read(app).await
-            }
-            run => run,
-        };
-        let run = run?;
-        self.dry = run.end;
-        self.read_to = run.events.last().map_or(self.read_to, |last| last.position.n);
-        self.ahead = run.events.into();
-        Ok(())
-    }
-
-    async fn read(&self, app: &App) -> Result<insightforge_archive::Run, ReadError> {
-        app.journal.run(self.partition, self.read_to + 1, READ_EVENTS, READ_BYTES).await
-    }
-}
-
-/// The run whose next event happened first.
-fn earliest(runs: &mut [Run]) -> Option<&mut Run> {
-    let ahead = |run: &Run| run.ahead.front().map(|event| event.meta.at_us);
-    runs.iter_mut().filter(|run| !run.ahead.is_empty()).min_by_key(|run| ahead(run))
-}
-
 /// Nearly all of an event that is large.
 fn document_bytes(event: &Event) -> usize {
     match &event.change {
@@ -276,9 +252,4 @@ fn document_bytes(event: &Event) -> usize {
         Change::Shadowed(shadowed) => shadowed.result.as_ref().map_or(0, String::len),
         _ => 0,
     }
-}
-
-async fn ends(app: &App) -> Result<Cursor, LinkError> {
-    let asked = app.config.partitions.iter().map(|partition| last_number(&app.link, &app.keys, partition));
-    Ok(Cursor(try_join_all(asked).await?))
 }

@@ -88,13 +88,13 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Arc
 /// The servers behind this process.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(crate) struct Servers {
-    redis: Server,
-    mysql: Server,
+    pub(crate) redis: Server,
+    pub(crate) mysql: Server,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-struct Server {
-    up: bool,
+pub(crate) struct Server {
+    pub(crate) up: bool,
     /// How long the smallest question took.
     latency_us: Option<u64>,
 }
@@ -129,12 +129,12 @@ struct Components {
 
 /// How far the tables are behind the journal.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-struct Projector {
-    lag_events: u64,
+pub(crate) struct Projector {
+    pub(crate) lag_events: u64,
     /// Age of the oldest event that is not folded yet.
-    lag_seconds: f64,
+    pub(crate) lag_seconds: f64,
     /// The tables have events that the journal has not: Redis lost its end, and nothing is folded.
-    journal_moved_back: bool,
+    pub(crate) journal_moved_back: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -167,7 +167,7 @@ struct LaneLoad {
     analyzers: usize,
 }
 
-async fn servers(app: &App) -> Servers {
+pub(crate) async fn servers(app: &App) -> Servers {
     // Who comes while another asks waits for that answer.
     let mut kept = app.health.servers.lock().await;
     if let Some((at, servers)) = *kept
@@ -291,7 +291,7 @@ impl Components {
 }
 
 /// How far the tables are behind; `None` when either side cannot be read.
-async fn behind(app: &App, mysql: Server) -> Option<Projector> {
+pub(crate) async fn behind(app: &App, mysql: Server) -> Option<Projector> {
     if !mysql.up {
         return None;
     }

@@ -50,21 +50,21 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
 pub(crate) struct Part {
     /// Number of the last event that is known already.
     #[param(default = 0)]
-    after: u64,
+    pub(crate) after: u64,
     /// How many at most.
     #[param(minimum = 1, maximum = 500, default = 100)]
-    limit: u32,
+    pub(crate) limit: u32,
 }
 
 /// Events of one task, oldest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct History {
-    events: Vec<EventView>,
+    pub(crate) events: Vec<EventView>,
     /// `after` of the next page; `null` when this was the last.
-    next: Option<u64>,
+    pub(crate) next: Option<u64>,
     /// `false` when the tables are so far behind the journal that not all of it was searched: what is missing appears when
     /// they have caught up.
-    complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// The history of a task
@@ -87,14 +87,14 @@ pub(crate) async fn events(
 }
 
 /// Where a task's events are to be found.
-struct Begin {
-    task: TaskId,
-    first: Position,
+pub(crate) struct Begin {
+    pub(crate) task: TaskId,
+    pub(crate) first: Position,
     /// The terminal event, when the record names one.
     terminal: Option<u64>,
 }
 
-async fn locate(app: &App, task: TaskId) -> Result<Option<Begin>, Problem> {
+pub(crate) async fn locate(app: &App, task: TaskId) -> Result<Option<Begin>, Problem> {
     let from_redis = live(app, task).await;
     if let Ok(Some(live)) = from_redis {
         return Ok(Some(Begin { task, first: live.found.first, terminal: live.terminal }));
@@ -117,7 +117,7 @@ impl Part {
         Ok(part)
     }
 
-    async fn read(&self, app: &App, begin: &Begin) -> Result<History, Problem> {
+    pub(crate) async fn read(&self, app: &App, begin: &Begin) -> Result<History, Problem> {
         let partition = begin.first.partition;
         let folded = match Folded::read(app, begin.first, self.after, self.limit + 1).await {
             Ok(folded) => folded,

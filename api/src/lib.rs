@@ -12,9 +12,10 @@
 //!
 //! 1. `find` – one task, wherever it is known; `result` and `show` answer with it, `history` with its events; [`why`] says
 //!    what it waits for.
-//! 2. `list`, `batches`, `deliveries` – many of something, from the tables, which `ask` asks with bounded patience.
-//! 3. `feed` – the journal itself.
-//! 4. `models`, `health` – what can be asked for, and how the system is; `past_rollouts` – what became of versions.
+//! 2. `list`, `facets`, `export`, `batches`, `webhooks` – many of something, from the tables, which `ask` asks with bounded patience.
+//! 3. `feed` – the journal itself, of whose partitions `merge` makes one sequence. `query` is the grammar in which tasks are
+//!    asked for.
+//! 4. `models`, `health`, `overview`, [`system`] – what can be asked for, and how the system is; `past_rollouts` – what became of versions.
 //! 5. `docs` – the description of all this, put together from what the handlers say of themselves.
 //!
 //! `ui` serves the dashboard, whose sources are in `api/ui`.
@@ -25,7 +26,7 @@
 //!
 //! One janitor: `expire` ends waiting tasks that are out of time, also where no analyzer is left to meet them.
 //!
-//! Whoever waits for something to happen hears it from [`tail`].
+//! Whoever waits for something to happen hears it from [`tail`]; [`live`] pushes it to whoever follows.
 //!
 //! Everything that goes wrong is answered by one type, [`problem::Problem`].
 //!
@@ -35,9 +36,11 @@
 pub mod app;
 pub mod dead_letters;
 pub mod infer;
+pub mod live;
 pub mod problem;
 pub mod router;
 pub mod serve;
+pub mod system;
 pub mod tail;
 pub mod why;
 
@@ -50,28 +53,33 @@ mod batches;
 mod body;
 mod cancel;
 mod deadline;
-mod deliveries;
 mod describe;
 mod docs;
 mod document;
 mod event_view;
 mod expire;
+mod export;
+mod facets;
 mod feed;
 mod find;
 mod health;
 mod history;
 mod idempotency;
 mod impatient;
+mod insight;
 mod known;
 mod list;
 mod measure;
 mod members;
+mod merge;
 mod models;
+mod overview;
 mod params;
 mod past;
 mod past_rollouts;
 mod path;
 mod prefer;
+mod query;
 mod redrive;
 mod request_id;
 mod result;
@@ -85,6 +93,7 @@ mod ui;
 mod upload;
 mod visitors;
 mod wait;
+mod webhooks;
 
 use std::net::SocketAddr;
 
@@ -133,6 +142,8 @@ pub struct Deps {
     pub archive: Option<Archive>,
     /// Models known from the start; what analyzers announce is added.
     pub models: Vec<ModelCard>,
+    /// What the binary knows of itself.
+    pub inspection: system::Inspection,
 }
 
 /// Why the door closed other than by being told to.
@@ -170,5 +181,6 @@ pub async fn run(
         }
         None => serve_public.await,
     }
+    app.live.ended().await;
     Ok(())
 }

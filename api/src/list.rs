@@ -1,5 +1,8 @@
 //! Many tasks: filtered, newest first, page by page. A page begins where the last one ended (keyset), so that the
 //! thousandth costs what the first does.
+//!
+//! Texts are looked for in a bounded number of tasks that fit everything else, since no index finds them; a page that found
+//! little goes on where that bound was.
 
 use std::sync::Arc;
 
@@ -20,10 +23,13 @@ use crate::ask::ask;
 use crate::describe::{Invalid, Unavailable};
 use crate::params::{self, Params};
 use crate::problem::Problem;
+use crate::query::{Query, sql};
 use crate::shape::{TaskStatus, utc};
 
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MOST: u32 = 200;
+/// Tasks whose documents one request looks into for a text.
+pub(crate) const LOOKED_INTO: u32 = 20_000;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(tasks))
@@ -51,6 +57,12 @@ pub(crate) struct Filter {
     error_code: Option<String>,
     /// `true`: only tasks on the dead-letter list.
     dead_lettered: Option<bool>,
+    /// Words that must all fit: `status:failed type:sentiment_analysis model:v1.0 error:timeout age:>5m batch:<id> id:<beginning>
+    /// from:2026-11-25 to:2026-11-26 text:"no answer"`; `-` before a word turns it round, `type:a,b` is either. `status` can
+    /// also be `open` or `dead`. A word without a name is an id's beginning or a text. Texts are looked for in the newest 20,000
+    /// tasks that fit the rest; the page says so, and `next` goes on behind them.
+    #[param(value_type = Option<String>, max_length = 2000, example = "status:failed age:<2h")]
+    q: Query,
     /// How many at most.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: u32,
@@ -61,7 +73,7 @@ pub(crate) struct Filter {
 
 /// Where a page ended. Opaque to callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
+pub(crate) struct Mark {
     created_us: i64,
     id: u64,
 }
@@ -89,8 +101,19 @@ pub(crate) struct ListedTask {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TaskPage {
     tasks: Vec<ListedTask>,
-    /// `cursor` of the next page; `null` at the end.
+    /// `cursor` of the next page; `null` at the end. A search for a text can give a short page that is not the last.
     next: Option<String>,
+    /// Of a search for a text: how far this page looked.
+    searched: Option<Searched>,
+}
+
+/// How far a search for a text looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Searched {
+    /// The most tasks whose documents one page looks into.
+    tasks: u32,
+    /// Whether the end was reached; else `next` goes on.
+    all: bool,
 }
 
 /// Tasks, newest first
@@ -103,12 +126,20 @@ pub(crate) struct TaskPage {
 )]
 pub(crate) async fn tasks(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<TaskPage>, Problem> {
     let filter = Filter::parse(query.as_deref())?;
-    let mut question = filter.question();
-    let mut rows = ask(question.build_query_as::<Row>().fetch_all(&app.pool)).await?;
+    let now = Utc::now();
+    let mut rows: Vec<Row> = ask(filter.question(now).build_query_as().fetch_all(&app.pool)).await?;
     let more = rows.len() > filter.limit as usize;
     rows.truncate(filter.limit as usize);
-    let next = rows.last().filter(|_| more).map(|row| Mark::of(row).encode());
-    Ok(Json(TaskPage { tasks: rows.into_iter().map(ListedTask::from).collect(), next }))
+    let mut next = rows.last().filter(|_| more).map(|row| Mark::of(row.created_at, row.id));
+    let mut searched = None;
+    if filter.q.has_text() {
+        if !more {
+            next = filter.looked_to(&app, now).await?;
+        }
+        searched = Some(Searched { tasks: LOOKED_INTO, all: next.is_none() });
+    }
+    let next = next.map(Mark::encode);
+    Ok(Json(TaskPage { tasks: rows.into_iter().map(ListedTask::from).collect(), next, searched }))
 }
 
 impl Filter {
@@ -123,6 +154,7 @@ impl Filter {
             batch_id: params.take("batch_id", params::uuid),
             error_code: params.take("error_code", params::name),
             dead_lettered: params.take("dead_lettered", params::yes_or_no),
+            q: take_query(&mut params),
             limit: params.limit("limit", LIMIT_DEFAULT, LIMIT_MOST),
             cursor: params.take("cursor", Mark::decode),
         };
@@ -136,11 +168,36 @@ impl Filter {
     }
 
     /// One row more than the page holds tells whether there is another page.
-    fn question(&self) -> QueryBuilder<MySql> {
-        let mut ask = QueryBuilder::new(
-            "SELECT id, task_id, status, task_type, model_version, attempt, error_code, LEFT(error_message, 255) error_message, \
-             dead_lettered, batch_id, batch_line, created_at, started_at, completed_at FROM analysis_tasks WHERE TRUE",
-        );
+    fn question(&self, now: DateTime<Utc>) -> QueryBuilder<MySql> {
+        const COLUMNS: &str = "id, task_id, status, task_type, model_version, attempt, error_code, \
+             LEFT(error_message, 255) error_message, dead_lettered, batch_id, batch_line, created_at, started_at, completed_at";
+        let mut ask = QueryBuilder::new("SELECT ");
+        ask.push(COLUMNS).push(" FROM ");
+        if self.q.has_text() {
+            ask.push("(SELECT id near_id FROM analysis_tasks WHERE TRUE");
+            self.push_conditions(&mut ask, now);
+            ask.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(LOOKED_INTO);
+            ask.push(") near STRAIGHT_JOIN analysis_tasks ON id = near_id WHERE TRUE");
+            sql::push_texts(&mut ask, &self.q);
+        } else {
+            ask.push("analysis_tasks WHERE TRUE");
+            self.push_conditions(&mut ask, now);
+        }
+        ask.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(self.limit + 1);
+        ask
+    }
+
+    /// Where a search for a text stopped looking; `None` when it came to the end.
+    async fn looked_to(&self, app: &App, now: DateTime<Utc>) -> Result<Option<Mark>, Problem> {
+        let mut last = QueryBuilder::new("SELECT created_at, id FROM analysis_tasks WHERE TRUE");
+        self.push_conditions(&mut last, now);
+        last.push(" ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ").push_bind(LOOKED_INTO - 1);
+        let last: Option<(NaiveDateTime, u64)> = ask(last.build_query_as().fetch_optional(&app.pool)).await?;
+        Ok(last.map(|(created_at, id)| Mark::of(created_at, id)))
+    }
+
+    /// Everything but texts, the order and the limit.
+    fn push_conditions(&self, ask: &mut QueryBuilder<MySql>, now: DateTime<Utc>) {
         let texts = [
             (" AND task_type = ", self.task_type.clone()),
             (" AND model_version = ", self.model_version.clone()),
@@ -166,27 +223,43 @@ impl Filter {
         if let Some(to) = self.to {
             ask.push(" AND created_at < ").push_bind(to.naive_utc());
         }
+        sql::push(ask, &self.q, now);
         if let Some(mark) = self.cursor {
-            // Not `(created_at, id) < (…)`: neither server finds the place in the index by that.
-            let at = insightforge_schema::tables::datetime(mark.created_us);
-            ask.push(" AND created_at <= ").push_bind(at);
-            ask.push(" AND (created_at < ").push_bind(at).push(" OR id < ").push_bind(mark.id).push(")");
+            mark.push(ask);
         }
-        ask.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(self.limit + 1);
-        ask
+    }
+}
+
+/// The parameter `q`.
+pub(crate) fn take_query(params: &mut Params) -> Query {
+    let read = params.take("q", |text| Ok(text.parse::<Query>()));
+    match read {
+        None => Query::default(),
+        Some(Ok(query)) => query,
+        Some(Err(error)) => {
+            params.wrong("q", error.to_string());
+            Query::default()
+        }
     }
 }
 
 impl Mark {
-    fn of(row: &Row) -> Self {
-        Self { created_us: utc(row.created_at).timestamp_micros(), id: row.id }
+    pub(crate) fn of(created_at: NaiveDateTime, id: u64) -> Self {
+        Self { created_us: utc(created_at).timestamp_micros(), id }
     }
 
-    fn encode(self) -> String {
+    /// Only what comes behind it. Not `(created_at, id) < (…)`: neither server finds the place in the index by that.
+    pub(crate) fn push(self, ask: &mut QueryBuilder<MySql>) {
+        let at = insightforge_schema::tables::datetime(self.created_us);
+        ask.push(" AND created_at <= ").push_bind(at);
+        ask.push(" AND (created_at < ").push_bind(at).push(" OR id < ").push_bind(self.id).push(")");
+    }
+
+    pub(crate) fn encode(self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(format!("{}.{}", self.created_us, self.id))
     }
 
-    fn decode(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn decode(text: &str) -> Result<Self, &'static str> {
         let read = || {
             let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
             let (created_us, id) = text.split_once('.')?;

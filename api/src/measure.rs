@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// Tells the installed recorder what each figure means.
 pub fn describe_metrics() {
@@ -19,6 +19,10 @@ pub fn describe_metrics() {
     describe_counter!("if_uploads_refused_total", "Tasks that were in order and not taken, by reason");
     describe_gauge!("if_backlog_tasks", "Tasks waiting or running in the whole installation, counted every second");
     describe_histogram!("if_submit_group_size", "Tasks stored by one script call");
+    describe_gauge!("if_live_followers", "Connections that follow the journal, by WebSocket or as server-sent events");
+    describe_counter!("if_live_cut_total", "Followers that were cut off because they took less than there was");
+    gauge!("if_live_followers").set(0.0);
+    counter!("if_live_cut_total").increment(0);
     // At zero from the start: a counter that appears with its first count has not risen for Prometheus.
     for event_type in ["submitted", "cancelled", "redriven", "batch_received"] {
         counter!("if_events_appended_total", "type" => event_type).increment(0);

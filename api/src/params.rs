@@ -47,19 +47,6 @@ impl Params {
         parse(&text).map_err(|what| self.wrong.add(name, what)).ok()
     }
 
-    /// [`Self::take`] of what may not be missing; `None` is noted as wrong.
-    pub(crate) fn require<T>(
-        &mut self,
-        name: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, &'static str>,
-    ) -> Option<T> {
-        let given = self.given.iter().any(|it| it.0 == name && !it.1.is_empty());
-        if !given {
-            self.wrong.add(name, "is missing");
-        }
-        self.take(name, parse)
-    }
-
     /// A count of things, `default` when it is not given.
     pub(crate) fn limit(&mut self, name: &'static str, default: u32, most: u32) -> u32 {
         let parsed = self.take(name, whole);
@@ -150,9 +137,8 @@ mod tests {
         assert_eq!(params.limit("limit", 50, 200), 50);
         assert_eq!(params.take("from", time), None);
         assert_eq!(params.take("status", name), None);
-        assert_eq!(params.require("task_id", uuid), None);
         assert_eq!(params.take("task", uuid), None);
-        let known = "is not a parameter of this path; known: limit, from, status, task_id, task";
+        let known = "is not a parameter of this path; known: limit, from, status, task";
         assert_eq!(
             wrong(params),
             [
@@ -161,7 +147,6 @@ mod tests {
                 ("status", "is given more than once"),
                 ("stauts", known),
                 ("task", "must be a UUID"),
-                ("task_id", "is missing"),
             ]
             .map(|(name, what)| (name.to_owned(), what.to_owned()))
         );

@@ -15,9 +15,9 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use crate::infer::paths as infer;
 use crate::problem::Problem;
-use crate::{analyze, batch, cancel, dead_letters, redrive, upload};
-use crate::{batches, deliveries, docs, feed, health, history, list, measure, models, past_rollouts};
-use crate::{request_id, result, rollout, show, ui, visitors, why};
+use crate::{analyze, batch, cancel, dead_letters, live, redrive, upload};
+use crate::{batches, docs, export, facets, feed, health, history, insight, list, measure, models, overview};
+use crate::{past_rollouts, request_id, result, rollout, show, system, ui, visitors, webhooks, why};
 
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);
@@ -47,26 +47,37 @@ fn outside() -> OpenApiRouter<Arc<App>> {
         .merge(dead_letters::routes())
         .merge(result::routes())
         .merge(list::routes())
+        .merge(facets::routes())
+        .merge(export::routes())
         .merge(show::routes())
         .merge(why::routes())
         .merge(history::routes())
         .merge(batches::routes())
         .merge(feed::routes())
+        .merge(live::socket::routes())
+        .merge(live::stream::routes())
         .merge(models::routes())
         .merge(past_rollouts::routes())
         .merge(infer::routes())
-        .merge(deliveries::routes())
+        .merge(webhooks::deliveries::routes())
+        .merge(webhooks::endpoints::routes())
+        .merge(webhooks::order::routes())
         .merge(health::routes())
+        .merge(overview::routes())
+        .merge(insight::routes())
 }
 
-/// The former model server's paths, what changes which version answers, and what concerns many dead letters or takes one
-/// away: nothing tells callers apart yet.
+/// The former model server's paths, what changes which version answers, what concerns many dead letters or takes one
+/// away, what makes receivers of webhooks receive something, and what shows how this process is set up: nothing tells callers
+/// apart yet.
 fn inside() -> OpenApiRouter<Arc<App>> {
     let routes = OpenApiRouter::new()
         .merge(analyze::routes())
         .merge(result::inside_routes())
         .merge(rollout::routes())
-        .merge(dead_letters::inside_routes());
+        .merge(dead_letters::inside_routes())
+        .merge(webhooks::order::inside_routes())
+        .merge(system::inside_routes());
     routes.route_layer(middleware::from_fn(visitors::of_this_origin))
 }
 

@@ -91,7 +91,7 @@ impl Listener {
             };
             prepare(&stream);
             let connection = builder
-                .serve_connection(TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT)), service.clone())
+                .serve_connection_with_upgrades(TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT)), service.clone())
                 .into_owned();
             let connection = graceful.watch(connection);
             tokio::spawn(async move {

@@ -1,11 +1,11 @@
 //! The process's one live reader of the journal. It reads only while somebody listens; each event is decoded once and
-//! handed to all listeners.
+//! handed to all listeners: to those that want many in batches, to those that want one task by looking that up.
 //!
 //! Nothing slips through between asking and listening: what is appended after [`Tail::subscribe`] returned is heard, or
 //! the listener is told that it missed something and reads again from its own cursor. Errors make events late, never
 //! lost: the reader goes on from the numbers it holds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::find::terminal_event;
+use crate::live::told::Told;
 
 /// How long a read waits for the first new event; also how soon the reader notices that nobody listens any more.
 const BLOCK: Duration = Duration::from_secs(2);
@@ -29,12 +30,17 @@ const BLOCK: Duration = Duration::from_secs(2);
 const READ_EVENTS: usize = 64;
 /// Batches a listener may be behind before it is told that it missed some.
 const BEHIND: usize = 128;
+/// Events that may wait for one who watches tasks before it is told that it missed some.
+const UNHEARD: usize = 256;
+/// With more listeners than this, events are gathered for [`GATHER`] before all of them are woken.
+const MANY: usize = 64;
+const GATHER: Duration = Duration::from_millis(15);
 /// The pause after a failed read; doubles up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Events in the order they were read, which within a partition is the journal's.
-pub type Batch = Arc<[Arc<Event>]>;
+pub type Batch = Arc<[Arc<Told>]>;
 
 /// The live end of the journal. Cheap to clone.
 #[derive(Clone)]
@@ -57,6 +63,8 @@ struct State {
     /// Who waits for the end of one task. They are many and each wants one event, so they are looked up by task instead
     /// of each looking through everything.
     waiters: HashMap<TaskId, Vec<oneshot::Sender<Arc<Event>>>>,
+    /// Who follows single tasks, by task for the same reason.
+    watchers: HashMap<TaskId, Vec<Arc<Unheard>>>,
 }
 
 /// What a listener hears.
@@ -71,6 +79,27 @@ pub enum Heard {
 
 /// One who hears every event.
 pub struct Listener(broadcast::Receiver<Batch>, CancellationToken);
+
+/// One who hears the events of some tasks.
+pub struct Watch {
+    tail: Tail,
+    tasks: Vec<TaskId>,
+    unheard: Arc<Unheard>,
+}
+
+/// What was told to one who watches and has not been heard yet.
+#[derive(Default)]
+struct Unheard {
+    queue: Mutex<Queue>,
+    told: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Arc<Told>>,
+    missed: bool,
+    over: bool,
+}
 
 /// What came of waiting for a task's end.
 #[derive(Debug, Clone)]
@@ -87,7 +116,12 @@ impl Tail {
     /// Starts the reader, parked; it ends with `shutdown`.
     #[must_use]
     pub fn start(link: &Link, keys: &Keys, partitions: PartitionCount, shutdown: &CancellationToken) -> Self {
-        let state = State { reading: None, listeners: broadcast::Sender::new(BEHIND), waiters: HashMap::new() };
+        let state = State {
+            reading: None,
+            listeners: broadcast::Sender::new(BEHIND),
+            waiters: HashMap::new(),
+            watchers: HashMap::new(),
+        };
         let tail = Self(Arc::new(Shared {
             link: link.clone(),
             keys: keys.clone(),
@@ -106,6 +140,22 @@ impl Tail {
     /// See [`LinkError`].
     pub async fn subscribe(&self) -> Result<Listener, LinkError> {
         self.join(|state| Listener(state.listeners.subscribe(), self.0.shutdown.clone())).await
+    }
+
+    /// Begins to watch `task`: every event of it that is appended after this returned is heard.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn watch(&self, task: TaskId) -> Result<Watch, LinkError> {
+        let mut watch = Watch { tail: self.clone(), tasks: Vec::new(), unheard: Arc::default() };
+        watch.add(task).await?;
+        Ok(watch)
+    }
+
+    /// Where the reader stands: whatever it told has been put where those who watch find it.
+    #[must_use]
+    pub fn stands_at(&self) -> Option<Cursor> {
+        self.state().reading.clone()
     }
 
     /// Waits for the terminal event of `task`; also finds one that lies in the past, as long as Redis has the record.
@@ -195,7 +245,9 @@ impl Tail {
             match self.read(follower, &mut cursor).await {
                 Ok(events) => {
                     pause = FIRST_PAUSE;
-                    self.tell(events);
+                    if self.tell(events, &cursor) > MANY {
+                        tokio::time::sleep(GATHER).await;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the journal's live end cannot be read; trying again");
@@ -208,21 +260,21 @@ impl Tail {
 
     fn park_if_unheard(&self) -> bool {
         let mut state = self.state();
-        let unheard = state.listeners.receiver_count() == 0 && state.waiters.is_empty();
+        let unheard = state.listeners.receiver_count() == 0 && state.waiters.is_empty() && state.watchers.is_empty();
         if unheard {
             state.reading = None;
         }
         unheard
     }
 
-    async fn read(&self, follower: &mut Follower, cursor: &mut Cursor) -> Result<Vec<Arc<Event>>, LinkError> {
+    async fn read(&self, follower: &mut Follower, cursor: &mut Cursor) -> Result<Vec<Arc<Told>>, LinkError> {
         let followed = follower.read(&cursor.0, READ_EVENTS, BLOCK).await?;
         let mut events = Vec::new();
         for (partition, entries) in &followed.entries {
             for entry in &entries.0 {
                 let event = read_entry(*partition, entry);
                 cursor.advance(event.position);
-                events.push(Arc::new(event));
+                events.push(Arc::new(Told::new(event, cursor.clone())));
             }
         }
         self.follow_back(cursor, &followed.moved_back);
@@ -243,27 +295,38 @@ impl Tail {
         self.let_go();
     }
 
-    fn tell(&self, events: Vec<Arc<Event>>) {
-        if events.is_empty() {
-            return;
-        }
+    /// Says how many listen.
+    fn tell(&self, events: Vec<Arc<Told>>, cursor: &Cursor) -> usize {
         let mut state = self.state();
+        if events.is_empty() {
+            return state.listeners.receiver_count();
+        }
         if !state.waiters.is_empty() {
             for event in events.iter().filter(|event| event.change.is_terminal()) {
                 for waiter in state.waiters.remove(&event.task).unwrap_or_default() {
                     // One that has just given up is gone.
-                    let _gone = waiter.send(event.clone());
+                    let _gone = waiter.send(Arc::new(Event::clone(event)));
                 }
             }
         }
-        // Nobody there: only waiters keep the reader at work.
-        let _nobody = state.listeners.send(events.into());
+        if !state.watchers.is_empty() {
+            for event in &events {
+                state.watchers.get(&event.task).into_iter().flatten().for_each(|unheard| unheard.add(event));
+            }
+        }
+        state.reading = Some(cursor.clone());
+        // Nobody there: only waiters and watchers keep the reader at work.
+        state.listeners.send(events.into()).unwrap_or(0)
     }
 
     fn let_go(&self) {
         let mut state = self.state();
         state.listeners = broadcast::Sender::new(BEHIND);
         state.waiters.clear();
+        for unheard in state.watchers.drain().flat_map(|(_, watchers)| watchers) {
+            unheard.queue().over = true;
+            unheard.told.notify_one();
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -280,6 +343,96 @@ impl Listener {
             Some(Err(broadcast::error::RecvError::Lagged(_))) => Heard::Missed,
             Some(Err(broadcast::error::RecvError::Closed)) | None => Heard::Over,
         }
+    }
+}
+
+impl Watch {
+    /// Watches one task more.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn add(&mut self, task: TaskId) -> Result<(), LinkError> {
+        if !self.tasks.contains(&task) {
+            // Noted first: whatever happens, it is taken off the list again.
+            self.tasks.push(task);
+            let unheard = self.unheard.clone();
+            self.tail.join(|state| state.watchers.entry(task).or_default().push(unheard)).await?;
+        }
+        Ok(())
+    }
+
+    /// Watches a task no longer.
+    pub fn remove(&mut self, task: TaskId) {
+        self.tasks.retain(|watched| *watched != task);
+        self.forget(&[task]);
+    }
+
+    /// What comes next.
+    pub async fn next(&mut self) -> Heard {
+        loop {
+            let told = self.unheard.told.notified();
+            {
+                let mut queue = self.unheard.queue();
+                if std::mem::take(&mut queue.missed) {
+                    return Heard::Missed;
+                }
+                if !queue.events.is_empty() {
+                    return Heard::Batch(queue.events.drain(..).collect());
+                }
+                if queue.over {
+                    return Heard::Over;
+                }
+            }
+            if self.tail.0.shutdown.run_until_cancelled(told).await.is_none() {
+                return Heard::Over;
+            }
+        }
+    }
+
+    /// Where a reader stands that has heard everything that was told; `None` while something is unheard.
+    #[must_use]
+    pub fn heard_up_to(&self) -> Option<Cursor> {
+        let stands = self.tail.stands_at();
+        let queue = self.unheard.queue();
+        stands.filter(|_| queue.events.is_empty() && !queue.missed)
+    }
+
+    fn forget(&self, tasks: &[TaskId]) {
+        let mut state = self.tail.state();
+        for task in tasks {
+            if let Some(watchers) = state.watchers.get_mut(task) {
+                watchers.retain(|unheard| !Arc::ptr_eq(unheard, &self.unheard));
+                if watchers.is_empty() {
+                    state.watchers.remove(task);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.forget(&self.tasks);
+    }
+}
+
+impl Unheard {
+    fn add(&self, event: &Arc<Told>) {
+        let mut queue = self.queue();
+        if queue.events.len() == UNHEARD {
+            queue.events.clear();
+            queue.missed = true;
+        }
+        if !queue.missed {
+            queue.events.push_back(event.clone());
+        }
+        drop(queue);
+        self.told.notify_one();
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        // Nothing panics under the lock; if it did, the queue would still be whole.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -55,6 +55,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use measure::describe_metrics;
 use project::{Projector, Step};
+use webhook::orders::Clerk;
 use webhook::{WebhookConfig, WebhookDeps, WebhookError};
 
 /// Transactions whose announcements may wait for the sender; beyond that they go the way of the table.
@@ -123,6 +124,14 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let watch = tokio::spawn(lag.clone().watch(deps.link.clone(), deps.keys.clone(), shutdown.clone()));
     let sender_deps =
         WebhookDeps { pool: deps.pool.clone(), sealer: deps.sealer.clone(), lookup: webhook::send::system_lookup() };
+    let clerk = Clerk::new(
+        &config.webhook,
+        (deps.link.clone(), deps.keys.clone()),
+        deps.pool.clone(),
+        deps.sealer.clone(),
+        webhook::send::system_lookup(),
+    )?;
+    let ordered = tokio::spawn(clerk.run(shutdown.clone()));
     let mut sender = tokio::spawn(webhook::run(config.webhook.clone(), sender_deps, handed_over, shutdown.clone()));
     let archiving = Archivist::new(&config, &deps).map(|archivist| tokio::spawn(archivist.run(shutdown.clone())));
     let janitor = Janitor::new(deps.pool.clone(), config.upkeep.rows);
@@ -146,6 +155,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     watch.abort();
     tidying.abort();
     purging.abort();
+    ordered.abort();
     checking.abort();
     if let Some(archiving) = archiving {
         archiving.abort();

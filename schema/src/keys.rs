@@ -12,6 +12,7 @@ use crate::id::{Partition, TaskId};
 /// | [`Keys::models`] | hash | announced model cards, refreshed by analyzers |
 /// | [`Keys::workers`] | hash | analyzers alive, refreshed every few seconds |
 /// | [`Keys::registry`] | stream | which model version answers; never trimmed |
+/// | [`Keys::orders`] | stream | what people order of the projector; never trimmed |
 /// | [`Keys::confirmation`] | string | a counter, written before replicas are asked what they have |
 /// | [`Keys::journal`] | stream | the truth; trimmed by position only, never by age |
 /// | [`Keys::archived`] | string | the last archived number; for ever |
@@ -63,6 +64,12 @@ impl Keys {
     #[must_use]
     pub fn registry(&self) -> String {
         format!("{}:registry", self.prefix)
+    }
+
+    /// Stream of what people order of the projector; see [`crate::orders`].
+    #[must_use]
+    pub fn orders(&self) -> String {
+        format!("{}:orders", self.prefix)
     }
 
     /// String: how often replicas were asked what they have. Beside `key`, in the same slot: what a server's replicas have

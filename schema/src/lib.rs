@@ -32,6 +32,7 @@ pub mod id;
 pub mod journal;
 pub mod keys;
 pub mod link;
+pub mod orders;
 pub mod registry;
 pub mod script;
 pub mod seal;

@@ -2,14 +2,19 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use futures_util::future::BoxFuture;
+use insightforge_api::system::{Build, Inspection};
 use insightforge_api::{Config, Deps};
 use insightforge_schema::address::AddressPolicy;
+use insightforge_schema::link::Link;
 
 use super::{check_journal, mention_tables};
 use crate::boot::{self, Ready, RoleArgs};
 use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs, SealArgs};
+use crate::{doctor, settings};
 
 /// Connections to the database: lists and look-ups only, no upload waits for one.
 const DATABASE_CONNECTIONS: u32 = 16;
@@ -98,7 +103,8 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
         version: env!("CARGO_PKG_VERSION"),
     };
     let archive = args.archive.archive(&args.redis)?;
-    let deps = Deps { link, keys, pool, sealer, archive, models: insightforge_analyzer::card::built_in() };
+    let inspection = inspection(&args, &link)?;
+    let deps = Deps { link, keys, pool, sealer, archive, models: insightforge_analyzer::card::built_in(), inspection };
     let ready = Ready::default();
     boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
     let listening = move |addr: SocketAddr| {
@@ -107,4 +113,20 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
     };
     insightforge_api::run(config, deps, listening, shutdown).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What doctor looks at, over connections that no caller waits for.
+fn inspection(args: &ApiArgs, link: &Link) -> anyhow::Result<Inspection> {
+    let build = Build {
+        version: env!("CARGO_PKG_VERSION"),
+        target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        profile: if cfg!(debug_assertions) { "debug" } else { "release" },
+    };
+    let (redis, archive, link) = (args.redis.clone(), args.archive.clone(), link.sibling());
+    let pool = args.database.reading_pool(2)?;
+    let look = move || {
+        let (redis, archive, link, pool) = (redis.clone(), archive.clone(), link.clone(), pool.clone());
+        Box::pin(async move { doctor::look(&redis, &link, &pool, &archive).await }) as BoxFuture<'static, _>
+    };
+    Ok(Inspection { build, settings: settings::of_this_process(), look: Arc::new(look) })
 }

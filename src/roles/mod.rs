@@ -5,12 +5,13 @@ mod api;
 mod projector;
 
 use anyhow::{Context, bail};
+use insightforge_api::system::{Finding, Level};
 use insightforge_schema::id::PartitionCount;
 use insightforge_schema::link::Link;
 use sqlx::MySqlPool;
 
 use crate::config::RedisArgs;
-use crate::doctor::{self, Finding, Level};
+use crate::doctor;
 
 pub(crate) use analyzer::{AnalyzerArgs, analyzer};
 pub(crate) use api::{ApiArgs, api};

@@ -47,7 +47,15 @@ impl Api {
         };
         let pool = tables::pool(&server("INSIGHTFORGE_TEST_MARIADB_URL"), 1).unwrap();
         let sealer = Sealer::new(&[7; 32]);
-        let deps = Deps { link: link.clone(), keys: keys.clone(), pool, sealer, archive: None, models: Vec::new() };
+        let deps = Deps {
+            link: link.clone(),
+            keys: keys.clone(),
+            pool,
+            sealer,
+            archive: None,
+            models: Vec::new(),
+            inspection: Default::default(),
+        };
         let (tell, told) = tokio::sync::oneshot::channel();
         let stop = CancellationToken::new();
         tokio::spawn(insightforge_api::run(config, deps, move |addr| tell.send(addr).unwrap(), stop.clone()));

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use insightforge_api::app::App;
+use insightforge_api::system::Inspection;
 use insightforge_api::{Config, Deps, router};
 use insightforge_archive::Archive;
 use insightforge_projector::Upkeep;
@@ -401,6 +402,7 @@ async fn app_with(
         sealer: Sealer::new(&[7; 32]),
         archive: journal.archive.clone(),
         models: vec![card("sentiment_analysis"), card("named_entity_recognition")],
+        inspection: Inspection::default(),
     };
     App::new(config, deps, shutdown).await.unwrap()
 }

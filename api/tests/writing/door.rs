@@ -114,6 +114,7 @@ impl Door {
                 card("sentiment_analysis", "v2.0"),
                 card("named_entity_recognition", "v1.0"),
             ],
+            inspection: Default::default(),
         };
         let (partitions, sealer, stop) = (config.partitions, deps.sealer.clone(), CancellationToken::new());
         let pool = deps.pool.clone();

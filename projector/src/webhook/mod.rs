@@ -9,10 +9,13 @@
 //! 4. [`schedule`] – what the answer means: delivered, again at some time, or given up.
 //! 5. [`record`] – the attempt and the row are written, together with others.
 //!
+//! [`orders`] is what people want of it: deliveries again, or a test message.
+//!
 //! Delivery is at least once: whoever holds the row's lease sends, and a crash between the answer and its record sends
 //! again, with the same `webhook-id`. What is absent on purpose: nothing here creates outbox rows.
 
 pub mod config;
+pub mod orders;
 pub mod schedule;
 pub mod send;
 pub mod sign;

@@ -5,6 +5,7 @@
 mod answers;
 mod isolation;
 mod leases;
+mod orders;
 mod outage;
 mod receiver;
 mod stage;
@@ -53,5 +54,8 @@ on_each_server! {
     leases::a_stopping_sender_ends_what_is_in_flight_and_hands_back_the_rest,
     leases::a_stopping_sender_waits_for_a_hung_receiver_no_longer_than_the_drain,
     leases::what_was_handed_over_with_too_little_time_left_is_claimed_again,
+    orders::deliveries_that_are_over_are_sent_again_under_the_same_id_and_others_are_left,
+    orders::each_order_is_done_once_whoever_does_it,
+    orders::a_test_message_is_signed_sent_once_and_told_of,
     outage::an_outage_of_the_database_is_waited_out_and_nothing_is_sent_twice,
 }

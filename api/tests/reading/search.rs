@@ -1,0 +1,191 @@
+//! One grammar for lists, counts, exports and insights, on real servers.
+
+use insightforge_schema::event::now_us;
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+
+use crate::stage::{Asked, Stage, on_each_server};
+
+on_each_server!(
+    every_word_finds_what_it_says,
+    a_text_is_looked_for_in_a_bounded_number_of_tasks_and_the_search_goes_on,
+    counts_exports_and_insights_are_of_the_same_tasks,
+    one_task_is_found_at_once_among_a_hundred_thousand,
+);
+
+/// The ids of a query's tasks, over all pages.
+async fn found(stage: &Stage, q: &str) -> Vec<String> {
+    let (mut ids, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = stage.read(&format!("/api/tasks?limit=3&cursor={cursor}&q={}", escaped(q))).await;
+        ids.extend(page["tasks"].as_array().unwrap().iter().map(|task| task["task_id"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => return ids,
+        }
+    }
+}
+
+fn escaped(q: &str) -> String {
+    url::form_urlencoded::byte_serialize(q.as_bytes()).collect()
+}
+
+async fn every_word_finds_what_it_says(stage: Stage) {
+    let hour_us = 3_600_000_000;
+    let batch = uuid::Uuid::new_v4();
+    let old = Asked::new("acting", r#"{"text":"Old Things"}"#).at(now_us() - 3 * hour_us);
+    let failed = Asked::new("acting", r#"{"text":"好消息"}"#).at(now_us() - hour_us);
+    let done = Asked::new("other", r#"{"text":"100% _new_"}"#).version("v2").line(batch, 1);
+    stage.journal.submit_all(&[old.clone(), failed.clone(), done.clone()]).await;
+    stage.journal.fail(&failed, "timeout").await;
+    stage.journal.complete(&done, r#"{"sentiment":"Positive","score":0.9}"#).await;
+    stage.fold().await;
+    let id = failed.task.to_string();
+    for (q, expected) in [
+        ("", vec![&done, &failed, &old]),
+        ("status:failed", vec![&failed]),
+        ("status:open", vec![&old]),
+        ("status:dead", vec![&failed]),
+        ("-status:failed", vec![&done, &old]),
+        ("status:failed,completed", vec![&done, &failed]),
+        ("type:acting", vec![&failed, &old]),
+        ("type:acting -status:failed", vec![&old]),
+        ("model:v2", vec![&done]),
+        ("error:timeout", vec![&failed]),
+        ("-error:timeout", vec![&done, &old]),
+        (&format!("batch:{batch}"), vec![&done]),
+        (&format!("-batch:{batch}"), vec![&failed, &old]),
+        (&format!("id:{id}"), vec![&failed]),
+        (&id[..30], vec![&failed]),
+        (&id.to_uppercase().replace('-', ""), vec![&failed]),
+        ("age:>2h", vec![&old]),
+        ("age:<2h", vec![&done, &failed]),
+        ("age:>30m age:<2h", vec![&failed]),
+        ("text:\"old things\"", vec![&old]),
+        ("text:TIMEOUT", vec![&failed]),
+        ("好消息", vec![&failed]),
+        ("text:\"100% _new_\"", vec![&done]),
+        ("text:\"1000\"", vec![]),
+        ("-text:old", vec![&done, &failed]),
+        ("-text:timeout status:open", vec![&old]),
+        ("text:\"' OR 1=1 -- \"", vec![]),
+        ("type:\"' OR 1=1 -- \"", vec![]),
+    ] {
+        let expected: Vec<String> = expected.into_iter().map(|asked| asked.task.to_string()).collect();
+        assert_eq!(found(&stage, q).await, expected, "{q}");
+    }
+    let wrong = stage.get(&format!("/api/tasks?q={}", escaped("type:a statsu:failed"))).await;
+    assert_eq!(wrong.status, 422);
+    let told = wrong.json()["errors"]["q"][0].as_str().unwrap().to_owned();
+    assert!(told.starts_with("at character 8, `statsu:failed`: `statsu` is not a word"), "{told}");
+    stage.end().await;
+}
+
+async fn a_text_is_looked_for_in_a_bounded_number_of_tasks_and_the_search_goes_on(stage: Stage) {
+    fill(&stage, 45_000).await;
+    let needle = "INSERT INTO analysis_tasks (id, task_id, tenant, task_type, data_payload, model_version, status, attempt, \
+        dead_lettered, last_n, created_at, updated_at) VALUES (7, UUID(), 'default', 'acting', '{\"text\":\"needle\"}', 'v1', \
+        'pending', 0, 0, 1, '2026-01-01', '2026-01-01')";
+    sqlx::query(needle).execute(&stage.pool).await.unwrap();
+    let (mut cursor, mut pages) = (String::new(), Vec::new());
+    loop {
+        let page = stage.read(&format!("/api/tasks?q=text:NEEDLE&cursor={cursor}")).await;
+        pages.push((page["tasks"].as_array().unwrap().len(), page["searched"].clone()));
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => break,
+        }
+    }
+    let more = json!({ "tasks": 20_000, "all": false });
+    assert_eq!(pages, [(0, more.clone()), (0, more), (1, json!({ "tasks": 20_000, "all": true }))]);
+    let exported = stage.get("/api/tasks/export?q=text:needle&format=jsonl").await;
+    assert_eq!(exported.text.lines().count(), 1, "an export goes through all of them");
+    stage.end().await;
+}
+
+async fn counts_exports_and_insights_are_of_the_same_tasks(stage: Stage) {
+    let said = [
+        r#"{"sentiment":"Positive","score":0.9}"#,
+        r#"{"sentiment":"Negative","score":0.1}"#,
+        r#"{"entities":[{"text":"台灣","type":"LOCATION","start":0}],"model_info":"m"}"#,
+    ];
+    let documents = ["{\"text\":\"=1+1\"}", "{\"text\":\"a, \\\"b\\\"\"}", "{}"];
+    let tasks: Vec<Asked> = (0..250).map(|n| Asked::new("acting", documents[n % 3])).collect();
+    stage.journal.submit_all(&tasks).await;
+    for (n, task) in tasks.iter().enumerate().take(30) {
+        stage.journal.complete(task, said[n % 3]).await;
+    }
+    for task in &tasks[30..35] {
+        stage.journal.fail(task, "timeout").await;
+    }
+    stage.fold().await;
+
+    let facets = stage.read("/api/tasks/facets").await;
+    assert_eq!((&facets["matched"], &facets["matched_is_exact"]), (&json!(250), &json!(true)));
+    let pending = json!({ "value": "pending", "count": 215 });
+    assert_eq!(
+        facets["status"],
+        json!([pending, { "value": "completed", "count": 30 }, { "value": "failed", "count": 5 }])
+    );
+    assert_eq!(facets["error_code"], json!([{ "value": "timeout", "count": 5 }]));
+    assert_eq!(stage.read("/api/tasks/facets?q=status:failed").await["matched"], 5);
+    assert_eq!(stage.read("/api/tasks/facets?q=text:%22%3D1%2B1%22").await["matched"], 84);
+
+    let lines = stage.get("/api/tasks/export?format=jsonl").await;
+    assert_eq!(lines.headers["content-type"], "application/x-ndjson");
+    let lines: Vec<Value> = lines.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 250);
+    let completed = lines.iter().find(|line| line["status"] == "completed").unwrap();
+    assert!(completed["result"].is_object() && completed["data"].is_object());
+    let table = stage.get("/api/tasks/export?q=status:completed,failed").await;
+    assert_eq!(table.headers["content-disposition"], "attachment; filename=\"tasks.csv\"");
+    let mut reader = csv::Reader::from_reader(table.text.as_bytes());
+    assert_eq!(reader.headers().unwrap().get(0), Some("task_id"));
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 35);
+    let first = rows.iter().find(|row| row[0] == *tasks[1].task.to_string()).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&first[12]).unwrap(), json!({ "text": "a, \"b\"" }));
+
+    let insight = stage.read("/api/insight?q=type:acting").await;
+    assert_eq!((&insight["matched"], &insight["sampled"]), (&json!(30), &json!(30)));
+    assert_eq!(insight["labels"][0], json!({ "label": "Negative", "count": 10, "share": 0.5 }));
+    assert!((insight["mean_score"].as_f64().unwrap() - 0.5).abs() < 1e-9);
+    assert_eq!(insight["entities"], json!([{ "text": "台灣", "type": "LOCATION", "count": 10 }]));
+    assert_eq!(insight["scores"][9]["count"], 10);
+    assert_eq!(insight["models"], json!([{ "task_type": "acting", "model_version": "v1.0", "count": 30 }]));
+    stage.end().await;
+}
+
+async fn one_task_is_found_at_once_among_a_hundred_thousand(stage: Stage) {
+    fill(&stage, 100_000).await;
+    let (wanted,): (String,) =
+        sqlx::query_as("SELECT task_id FROM analysis_tasks WHERE id = 51200").fetch_one(&stage.pool).await.unwrap();
+    for q in [
+        wanted.clone(),
+        wanted[..13].to_owned(),
+        format!("id:{wanted} type:acting"),
+        format!("-status:failed {wanted}"),
+    ] {
+        let began = std::time::Instant::now();
+        assert_eq!(found(&stage, &q).await, std::slice::from_ref(&wanted), "{q}");
+        // Its key is looked up; the rest of the time is this machine's.
+        assert!(began.elapsed().as_millis() < 1_000, "{q}: {:?}", began.elapsed());
+    }
+    stage.end().await;
+}
+
+/// Rows of tasks that nobody submitted, one a second.
+async fn fill(stage: &Stage, count: u64) {
+    let digits = "(SELECT 0 d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL SELECT 5 \
+        UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
+    let fill = format!(
+        "INSERT INTO analysis_tasks (id, task_id, tenant, task_type, data_payload, model_version, status, attempt, \
+         dead_lettered, last_n, created_at, updated_at) \
+         SELECT n * 1024, CONCAT(LEFT(SHA2(n, 256), 8), '-', MID(SHA2(n, 256), 9, 4), '-7000-8000-', MID(SHA2(n, 256), 13, 12)), 'default', \
+         'acting', '{{\"text\":\"hay\"}}', 'v1', 'completed', 1, 0, n, '2026-02-01' + INTERVAL n SECOND, '2026-02-01' \
+         FROM (SELECT 1 + a.d + 10 * b.d + 100 * c.d + 1000 * e.d + 10000 * f.d n \
+         FROM {digits} a, {digits} b, {digits} c, {digits} e, {digits} f) numbers WHERE n <= {count}"
+    );
+    sqlx::query(AssertSqlSafe(fill)).execute(&stage.pool).await.unwrap();
+    sqlx::query("ANALYZE TABLE analysis_tasks").execute(&stage.pool).await.unwrap();
+}
