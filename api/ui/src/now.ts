@@ -1,7 +1,7 @@
 //! The time as the server has it, a second at a time, for all that says how long ago something was.
 
 import { ref } from 'vue'
-import { serverNow } from './live/state'
+import { serverNow } from './clock'
 
 export const now = ref(serverNow())
 setInterval(() => {

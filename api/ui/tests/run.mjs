@@ -44,6 +44,7 @@ const stack = await Stack.start({
   database: process.env.INSIGHTFORGE_TEST_MARIADB_URL,
 })
 stack.note = (text) => notes.push(text)
+stack.shots = shots
 const browser = await launch(process.env.INSIGHTFORGE_TEST_CHROMIUM ?? '/usr/bin/chromium-headless-shell')
 try {
   await check(sentence(work.theFirstVisitTeaches.name), () => work.theFirstVisitTeaches(browser, stack))

@@ -19,8 +19,13 @@ async function on(browser, url, work, look) {
 }
 
 export const theFirstVisitTeaches = (browser, stack) =>
-  on(browser, `${stack.url}/ui/tasks`, async (page) => {
+  on(browser, `${stack.url}/ui/`, async (page) => {
+    await page.getByTestId('state').waitFor()
+    await page.screenshot({ path: path.join(stack.shots, 'first-overview.png'), fullPage: true })
+    await page.getByRole('link', { name: 'New task' }).click()
+    await page.keyboard.press('Escape')
     await page.getByTestId('first').waitFor()
+    await page.screenshot({ path: path.join(stack.shots, 'first-visit.png') })
     // Filled in already: one click gives a result.
     await page.getByTestId('send').click()
     await page.locator('[data-testid=outcome][data-status=completed] [data-testid=result]').waitFor()
@@ -58,6 +63,7 @@ export async function aFileIsLookedAtAndUploadedWithItsProgress(browser, stack) 
     await page.getByTestId('tab-file').click()
     await page.getByTestId('file').setInputFiles(file)
     await page.getByTestId('preview').getByText('Review 0: I love it, truly').waitFor()
+    await page.screenshot({ path: path.join(stack.shots, 'upload-preview.png') })
     await page.getByTestId('send-file').click()
     const account = page.getByTestId('account')
     await account.waitFor()
@@ -150,6 +156,9 @@ export const timeIsTravelledOverATask = (browser, stack, { completed }) =>
     await state.getByText('Running').waitFor()
     await page.getByTestId('view-timeline').click()
     await page.getByText('In the model 1').waitFor()
+    const found = await accessibility(page)
+    if (found.length) throw new Error(found.join('\n'))
+    await page.screenshot({ path: path.join(stack.shots, 'task-timeline.png'), fullPage: true })
   })
 
 export const aPageOfATaskFollowsItFromItsUploadToItsWebhook = (browser, stack) =>
@@ -167,6 +176,7 @@ export const deadLettersAreCountedAndThenRepeated = (browser, stack, { failed })
     const before = Number(/\d+/.exec(await page.getByTestId('letters').textContent())[0])
     await page.getByTestId('redrive-group').first().click()
     await page.getByTestId('dry-run').getByText(/\d/).waitFor()
+    await page.screenshot({ path: path.join(stack.shots, 'dry-run.png') })
     await page.getByTestId('reason').fill('tried from the dashboard')
     await page.getByTestId('act').click()
     await page.getByTestId('done').getByText(/\d/).waitFor()
@@ -198,6 +208,14 @@ export const theJournalShowsWhatHappensAsItHappens = (browser, stack) =>
     const id = await stack.upload('Into the journal')
     const short = `${id.slice(0, 8)}…${id.slice(-6)}`
     await page.locator('[role=listitem]', { hasText: short }).filter({ hasText: 'Completed' }).waitFor()
+    // A time leads to a place.
+    await page.getByRole('textbox', { name: /time/ }).fill(new Date(Date.now() + 60_000).toISOString().slice(0, 16).replace('T', ' '))
+    await page.getByRole('button', { name: 'Go', exact: true }).click()
+    await page.waitForURL(/at=/)
+    await page.locator('[role=listitem]').first().waitFor()
+    await page.getByRole('link', { name: 'Back to now' }).click()
+    await page.locator('[role=listitem]', { hasText: short }).first().waitFor()
+    await page.locator('[data-testid=live][data-state=live]').waitFor()
     // Paused, nothing comes; afterwards nothing is missing.
     await page.getByTestId('live').click()
     const later = await stack.upload('While it is paused')
@@ -272,6 +290,7 @@ export async function whatIsOnlyDoneFromInsideSaysSoAndHow(browser, stack) {
   await on(browser, `${stack.prefixed}/ui/failures`, async (page) => {
     await page.getByTestId('redrive-group').first().click()
     await page.getByRole('alert').getByText('bin/insightforge dead-letters redrive').waitFor()
+    await page.screenshot({ path: path.join(stack.shots, 'not-from-here.png') })
     if (await page.getByTestId('act').count()) throw new Error('it offers what it cannot do')
     page.wrong = page.wrong.filter((one) => !/40[34]/.test(one))
   })

@@ -1,5 +1,6 @@
 //! Requests. What goes wrong is one type, [Failure], with the API's own words and the fields it names.
 
+import { learn } from '../clock'
 import { addressOf } from './base'
 
 export type Query = Record<string, string | number | boolean | null | undefined>
@@ -51,6 +52,7 @@ async function send<T>(path: string, init: RequestInit): Promise<T> {
     if (isAbort(error)) throw error
     throw new Failure(0, 'no answer')
   }
+  learn(response.headers.get('Date'))
   const text = await response.text()
   // Health answers 503 with the report that was asked for.
   if (response.ok || isReport(response, text)) return JSON.parse(text) as T

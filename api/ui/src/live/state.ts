@@ -3,6 +3,7 @@
 import { onScopeDispose, reactive, ref, shallowRef, watch } from 'vue'
 import { asFailure, isAbort, type Failure } from '../api/client'
 import type { JournalEvent } from '../api/types'
+import { serverNow } from '../clock'
 import { LiveSocket, type SocketState, type Subscription } from './socket'
 
 export const live = reactive({
@@ -12,14 +13,7 @@ export const live = reactive({
   /** Of this page; null: it needs none. */
   why: '',
   paused: false,
-  /** The server's clock minus this one's, in milliseconds, as far as answers have told. */
-  skewMs: 0,
 })
-
-/** The server's time, as far as it is known. */
-export function serverNow(): number {
-  return Date.now() + live.skewMs
-}
 
 /** Hears of events while the scope lives; `subscription` may change. Paused, nothing is taken; afterwards it goes on there. */
 export function useSocket(
