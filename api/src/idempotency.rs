@@ -69,7 +69,7 @@ impl Key {
     ) -> Result<Option<String>, LinkError> {
         let mut command = redis::cmd("SET");
         command.arg(self.name(keys, self.partition(partitions))).arg(value);
-        link.query(command.arg("NX").arg("GET").arg("EX").arg(DEDUPE_TTL_S)).await
+        link.write(command.arg("NX").arg("GET").arg("EX").arg(DEDUPE_TTL_S)).await
     }
 }
 

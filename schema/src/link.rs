@@ -164,6 +164,15 @@ impl Link {
         self.repeat(Call::Command(command), key_of(command), 0).await
     }
 
+    /// The same for a write that somebody relies on: answered only when as many replicas have it as [`Link::confirmed_by`]
+    /// asks for.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn write<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LinkError> {
+        self.repeat(Call::Command(command), key_of(command), self.shared.replicas).await
+    }
+
     /// A connection of its own to the server that has `key`. It has no response timeout, and nobody notices when the key is
     /// another server's: [`BlockingReader`] does.
     ///

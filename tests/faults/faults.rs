@@ -48,6 +48,8 @@ pub(crate) enum Kind {
     RedisLink(Weather),
     /// A master of a Redis Cluster dies.
     ClusterFailover,
+    /// The same, and its replica had received nothing for a while.
+    ClusterFailoverLagging,
     /// Each master of a Redis Cluster hands over to its replica.
     ClusterRolling,
     DatabaseRestart,
@@ -95,6 +97,7 @@ pub(crate) fn all() -> Vec<Fault> {
         ("redis-link-black-hole", Kind::RedisLink(Weather::BlackHole)),
         ("redis-link-half-open", Kind::RedisLink(Weather::HalfOpen)),
         ("cluster-failover", Kind::ClusterFailover),
+        ("cluster-failover-lagging", Kind::ClusterFailoverLagging),
         ("cluster-rolling", Kind::ClusterRolling),
         ("database-restart", Kind::DatabaseRestart),
         ("database-kill", Kind::DatabaseKill),
@@ -140,7 +143,7 @@ impl Kind {
 
     /// On a Redis Cluster, and every upload confirmed by a replica.
     pub(crate) fn on_cluster(self) -> bool {
-        matches!(self, Self::ClusterFailover | Self::ClusterRolling)
+        matches!(self, Self::ClusterFailover | Self::ClusterFailoverLagging | Self::ClusterRolling)
     }
 
     pub(crate) fn lease_ms(self) -> Option<u64> {
@@ -202,7 +205,8 @@ pub(crate) async fn strike(kind: Kind, site: &mut Site<'_>) -> Strike {
         Kind::RedisFull => redis::fill_memory(site).await,
         Kind::RedisDiskFull => redis::fill_disk(site).await,
         Kind::RedisLink(weather) => network::redis(site, weather).await,
-        Kind::ClusterFailover => cluster::fail_over(site).await,
+        Kind::ClusterFailover => cluster::fail_over(site, false).await,
+        Kind::ClusterFailoverLagging => cluster::fail_over(site, true).await,
         Kind::ClusterRolling => cluster::hand_over_each(site).await,
         Kind::DatabaseRestart => database::restart(site, 200, 2_000).await,
         Kind::DatabaseKill => database::kill(site).await,

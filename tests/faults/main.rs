@@ -19,6 +19,7 @@ mod audit;
 mod collect;
 mod dice;
 mod disk;
+mod doctor;
 mod faults;
 mod fleet;
 mod journal;
@@ -81,7 +82,7 @@ async fn nothing_is_lost_when_servers_and_networks_fail() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_a_master_of_a_cluster_dies() {
-    nothing_is_lost_when(&["cluster-failover"], 3).await;
+    nothing_is_lost_when(&["cluster-failover-lagging"], 3).await;
 }
 
 /// Without a supply of time there would be nothing to run: `bin/faults` gives it.

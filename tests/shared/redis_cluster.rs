@@ -125,6 +125,15 @@ impl RedisCluster {
         Err(last.expect("some node runs"))
     }
 
+    /// Lets a master go on without its replica, until that goes on too.
+    pub(crate) async fn hold_replication(&self, master: usize) {
+        self.nodes[partner(master)].signal("STOP");
+        // What the master has sent already would still arrive.
+        let cut: Result<i64, _> =
+            self.nodes[master].say(redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("replica")).await;
+        assert_eq!(cut.unwrap(), 1, "one replica follows");
+    }
+
     /// Moves a slot to another master while it is used, key by key, as `redis-cli --cluster reshard` does.
     pub(crate) async fn move_slot(&self, slot: u16, from: usize, to: usize) {
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
@@ -181,13 +190,28 @@ impl Node {
         }
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
+    /// After [`RedisCluster::hold_replication`].
+    pub(crate) fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
     /// Waits until it answers, with its data in memory.
     pub(crate) async fn wait_until_up(&self) {
         wait_for("a node answers", async || self.say::<String>(&redis::cmd("PING")).await.is_ok()).await;
+    }
+
+    /// Waits until no replica follows it any more.
+    pub(crate) async fn wait_until_alone(&self) {
+        wait_for("a master is alone", async || {
+            let info: String = self.say(redis::cmd("INFO").arg("replication")).await.unwrap_or_default();
+            info.contains("connected_slaves:0")
+        })
+        .await;
     }
 
     /// Waits until it has taken over.

@@ -24,16 +24,11 @@ async fn a_failover_takes_back_only_what_no_replica_had_confirmed() {
 
     // The master of a partition of both goes on for a while without its replica, and then dies.
     let victim = shared_master(&cluster, &careful, &hasty, partitions).await;
-    let replica = cluster.nodes[partner(victim)].pid();
-    signal(replica, "STOP");
-    // What the master has sent already would still arrive.
-    let cut: i64 =
-        cluster.nodes[victim].say(redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("replica")).await.unwrap();
-    assert_eq!(cut, 1, "one replica follows");
+    cluster.hold_replication(victim).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     cluster.nodes[victim].kill();
     let died = Instant::now();
-    signal(replica, "CONT");
+    cluster.nodes[partner(victim)].go_on();
     cluster.nodes[partner(victim)].wait_until_master().await;
     let took = died.elapsed();
 
@@ -77,11 +72,6 @@ async fn shared_master(cluster: &RedisCluster, one: &Keys, other: &Keys, partiti
         masters.push(of_keys);
     }
     *masters[0].iter().find(|master| masters[1].contains(master)).expect("eight partitions reach every master")
-}
-
-fn signal(pid: u32, name: &str) {
-    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
-    assert!(sent.success());
 }
 
 async fn until(is_so: impl Fn() -> bool) {

@@ -9,15 +9,21 @@ use crate::redis_cluster::{MASTERS, RedisCluster, partner};
 use crate::site::Site;
 
 /// `kill -9` of one master: its replica takes over, and later it comes back as the replica of that. Uploads to its
-/// partitions are confirmed by nobody meanwhile.
-pub(super) async fn fail_over(site: &mut Site<'_>) -> Strike {
+/// partitions are confirmed by nobody meanwhile. A replica that lags has received nothing for a while when its master dies:
+/// what only the master had is gone.
+pub(super) async fn fail_over(site: &mut Site<'_>, lagging: bool) -> Strike {
     let partition = u16::try_from(site.dice.below(site.partitions.get().into())).expect("it fits");
     let key = site.keys.journal(insightforge_schema::id::Partition(partition));
-    let away = site.dice.millis(500, 3_000);
+    let (lag, away) = (site.dice.millis(300, 1_000), site.dice.millis(500, 3_000));
     let cluster = cluster(site);
     let victim = cluster.owner(&key).await;
     let began = Instant::now();
+    if lagging {
+        cluster.hold_replication(victim).await;
+        sleep(lag).await;
+    }
     cluster.nodes[victim].kill();
+    cluster.nodes[partner(victim)].go_on();
     cluster.nodes[partner(victim)].wait_until_master().await;
     sleep(away).await;
     cluster.nodes[victim].start();
