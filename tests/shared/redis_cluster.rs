@@ -36,11 +36,15 @@ pub(crate) struct RedisCluster {
 impl RedisCluster {
     /// Starts it with its data below `folder`, and waits until every slot is served and every replica follows its master.
     pub(crate) async fn start(folder: &Path, fsync: &'static str) -> Self {
-        let mut nodes = Vec::new();
+        let mut nodes: Vec<Node> = Vec::new();
         for number in 0..2 * MASTERS {
             let folder = folder.join(format!("node-{number}"));
             std::fs::create_dir_all(&folder).unwrap();
-            let mut node = Node { port: free_port(), bus: free_port(), folder, fsync, child: None };
+            // Those that start take their ports only in a moment.
+            let taken = |port| nodes.iter().any(|node| [node.port, node.bus].contains(&port));
+            let port = free_port(taken);
+            let bus = free_port(|bus| bus == port || taken(bus));
+            let mut node = Node { port, bus, folder, fsync, child: None };
             node.start();
             nodes.push(node);
         }
@@ -259,10 +263,10 @@ async fn wait_for(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 }
 
 /// Below the kernel's range for outgoing connections, one of which could take the port before the server does.
-fn free_port() -> u16 {
+fn free_port(taken: impl Fn(u16) -> bool) -> u16 {
     loop {
         let port = rand::random_range(10_000..20_000);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if !taken(port) && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
