@@ -40,8 +40,9 @@ export function apply(): void {
 }
 
 function defaults(): Settings {
-  const chinese = navigator.languages.some((tag) => tag.toLowerCase().startsWith('zh'))
-  return { theme: 'system', language: chinese ? 'zh-Hant' : 'en', utc: false, views: [] }
+  // The first of the visitor's languages that there is.
+  const first = navigator.languages.find((tag) => /^(zh|en)\b/i.test(tag)) ?? 'en'
+  return { theme: 'system', language: /^zh/i.test(first) ? 'zh-Hant' : 'en', utc: false, views: [] }
 }
 
 function stored(): Partial<Settings> {
