@@ -1,7 +1,7 @@
 //! The scripts against a reference model: random interleavings of every step, in any order and with tokens of any age, on
 //! a real Redis. After each step the script's answer is the model's; after each sequence journal, lane, pending entries,
-//! delayed tasks, dead letters and records are the model's too, nothing is out of reach, and an honest worker brings
-//! every task to its one end.
+//! delayed tasks, deadlines, idempotency keys, dead letters and records are the model's too, nothing is out of reach, and an
+//! honest worker brings every task to its one end. One partition, one lane.
 
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
@@ -18,6 +18,8 @@ use stage::Stage;
 pub(crate) const TASKS: usize = 4;
 /// Workers.
 pub(crate) const WORKERS: usize = 3;
+/// Idempotency keys.
+const KEYS: usize = 2;
 
 /// One step of somebody. Tasks and entries are named by number; what there is none of is taken modulo what there is.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,8 @@ pub(crate) enum Step {
     Submit {
         task: usize,
         other_body: bool,
+        key: Option<usize>,
+        deadline: Deadline,
     },
     Read {
         worker: usize,
@@ -62,12 +66,39 @@ pub(crate) enum Step {
         entry: usize,
     },
     LoseGroup,
+    /// A deadline that was far has passed.
+    TimePasses {
+        task: usize,
+    },
+    /// Of whatever waits beyond its deadline.
+    Expire,
+    Purge {
+        task: usize,
+    },
+    /// Of a shadow's answer.
+    Note {
+        task: usize,
+    },
+    /// Of all but the last so many events.
+    Trim {
+        keep: usize,
+    },
+}
+
+/// By Redis' clock, so that only what has passed for certain or will not for long can be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    #[default]
+    None,
+    Past,
+    Far,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let (task, entry, worker) = (0..TASKS, 0..16_usize, 0..WORKERS);
     prop_oneof![
-        4 => (task.clone(), prop::bool::weighted(0.1)).prop_map(|(task, other_body)| Step::Submit { task, other_body }),
+        4 => (task.clone(), prop::bool::weighted(0.1), prop::option::weighted(0.3, 0..KEYS), deadline())
+            .prop_map(|(task, other_body, key, deadline)| Step::Submit { task, other_body, key, deadline }),
         6 => worker.clone().prop_map(|worker| Step::Read { worker }),
         6 => (worker.clone(), entry.clone()).prop_map(|(worker, entry)| Step::Start { worker, entry }),
         4 => (entry.clone(), any::<bool>()).prop_map(|(entry, failed)| Step::Finish { entry, failed }),
@@ -76,16 +107,33 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(entry, silent, last, stale)| Step::Reap { entry, silent, last, stale }),
         1 => task.clone().prop_map(|task| Step::Cancel { task }),
         3 => (1..4_i64).prop_map(|now| Step::Move { now }),
-        2 => task.prop_map(|task| Step::Redrive { task }),
+        2 => task.clone().prop_map(|task| Step::Redrive { task }),
+        2 => task.clone().prop_map(|task| Step::TimePasses { task }),
+        2 => Just(Step::Expire),
+        2 => task.clone().prop_map(|task| Step::Purge { task }),
+        2 => task.prop_map(|task| Step::Note { task }),
+        2 => (0..6_usize).prop_map(|keep| Step::Trim { keep }),
         2 => (worker, entry).prop_map(|(worker, entry)| Step::Beat { worker, entry }),
         1 => Just(Step::LoseGroup),
     ]
 }
 
+fn deadline() -> impl Strategy<Value = Deadline> {
+    prop_oneof![6 => Just(Deadline::None), 1 => Just(Deadline::Past), 2 => Just(Deadline::Far)]
+}
+
+/// Sequences tried; more of them when `INSIGHTFORGE_TEST_CASES` says so.
+fn cases() -> u32 {
+    match std::env::var("INSIGHTFORGE_TEST_CASES") {
+        Ok(text) if !text.is_empty() => text.parse().expect("INSIGHTFORGE_TEST_CASES is a number"),
+        _ => 24,
+    }
+}
+
 #[test]
 fn whatever_the_order_the_scripts_do_what_the_model_does_and_every_task_can_be_brought_to_one_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = Config { cases: 24, max_shrink_iters: 300, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: cases(), max_shrink_iters: 300, failure_persistence: None, ..Config::default() };
     proptest!(config, |(steps in prop::collection::vec(step(), 1..50))| {
         runtime.block_on(check(&steps))?;
     });

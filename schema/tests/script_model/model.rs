@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use insightforge_schema::id::TaskId;
 use uuid::Uuid;
 
-use crate::{Step, TASKS};
+use crate::{Deadline, Step, TASKS};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum State {
@@ -33,6 +33,11 @@ pub(crate) struct Task {
     pub(crate) outcome: Option<&'static str>,
     due: Option<i64>,
     dead: bool,
+    deadline: Deadline,
+    /// It stands among those that wait with a deadline.
+    waits: bool,
+    /// A shadow's answer is noted.
+    noted: bool,
     /// The task that repeats it, by number.
     redriven: Option<usize>,
     ends: usize,
@@ -53,13 +58,17 @@ pub(crate) struct Model {
     /// Callers' tasks by the number they are named by, then those that repeat others.
     pub(crate) tasks: BTreeMap<usize, Task>,
     pub(crate) lane: Vec<Entry>,
+    /// Idempotency keys: which of the two requests they came with, and the task.
+    keys: BTreeMap<usize, (bool, usize)>,
     journal: Vec<(&'static str, usize)>,
+    /// Events that have left the stream.
+    pub(crate) trimmed: usize,
 }
 
 /// A step with what it is about filled in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Prepared {
-    Submit { task: usize, other_body: bool },
+    Submit { task: usize, other_body: bool, key: Option<usize>, deadline: Deadline },
     Read { worker: usize },
     Start { worker: usize, entry: usize },
     Finish { entry: usize, event_type: &'static str },
@@ -70,6 +79,11 @@ pub(crate) enum Prepared {
     Redrive { old: usize, new: usize },
     Beat { worker: usize, entry: usize },
     LoseGroup,
+    TimePasses { task: usize },
+    Expire,
+    Purge { task: usize },
+    Note { task: usize },
+    Trim { upto: usize, ends: usize },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,20 +98,27 @@ pub(crate) enum Takeover {
 pub(crate) enum Answer {
     Nothing,
     Accepted(u64),
-    Known,
-    Conflict,
+    /// The task that was there before.
+    Known(usize),
+    Conflict(usize),
     /// The entry that was read, by number.
     Read(Option<usize>),
     Ours(u64),
     Busy,
     Done,
     Lost,
+    /// Its deadline has passed.
+    Late,
     Alive,
     Changed,
     Ended(&'static str),
     Unknown,
     Moved(u64),
     Held(bool),
+    Expired(usize),
+    Purged(bool),
+    Noted(bool),
+    Trimmed(usize),
 }
 
 /// All that can be compared, as text.
@@ -110,6 +131,9 @@ pub(crate) struct Picture {
     pub(crate) pending: Vec<(usize, String)>,
     pub(crate) delayed: Vec<(TaskId, i64)>,
     pub(crate) dead: Vec<TaskId>,
+    /// Who waits with a deadline, whether that has passed.
+    pub(crate) waiting: Vec<(TaskId, bool)>,
+    pub(crate) keys: Vec<(usize, TaskId)>,
     /// State, token, attempt, worker, outcome of each record.
     pub(crate) records: Vec<(TaskId, String, Option<usize>, String, String, String)>,
 }
@@ -123,7 +147,7 @@ impl Model {
     pub(crate) fn prepare(&self, step: Step) -> Option<Prepared> {
         let entry_of = |entry: usize| (!self.lane.is_empty()).then(|| entry % self.lane.len());
         Some(match step {
-            Step::Submit { task, other_body } => Prepared::Submit { task, other_body },
+            Step::Submit { task, other_body, key, deadline } => Prepared::Submit { task, other_body, key, deadline },
             Step::Read { worker } => Prepared::Read { worker },
             Step::Start { worker, entry } => Prepared::Start { worker, entry: entry_of(entry)? },
             Step::Finish { entry, failed } => {
@@ -154,6 +178,18 @@ impl Model {
             }
             Step::Beat { worker, entry } => Prepared::Beat { worker, entry: entry_of(entry)? },
             Step::LoseGroup => Prepared::LoseGroup,
+            Step::TimePasses { task } => {
+                let far = self.tasks.get(&task)?.deadline == Deadline::Far;
+                far.then_some(Prepared::TimePasses { task })?
+            }
+            Step::Expire => Prepared::Expire,
+            // A letter can be purged that is none: the script looks itself.
+            Step::Purge { task } => self.tasks.contains_key(&task).then_some(Prepared::Purge { task })?,
+            Step::Note { task } => self.tasks.contains_key(&task).then_some(Prepared::Note { task })?,
+            Step::Trim { keep } => {
+                let ends = self.journal.len();
+                Prepared::Trim { upto: ends.saturating_sub(keep.max(1)), ends }
+            }
         })
     }
 
@@ -169,7 +205,7 @@ impl Model {
 
     pub(crate) fn take(&mut self, step: Prepared) -> Answer {
         match step {
-            Prepared::Submit { task, other_body } => self.submit(task, other_body),
+            Prepared::Submit { task, other_body, key, deadline } => self.submit(task, other_body, key, deadline),
             Prepared::Read { worker } => self.read(worker),
             Prepared::Start { worker, entry } => self.start(worker, entry),
             Prepared::Finish { entry, event_type } => self.finish(entry, event_type),
@@ -180,16 +216,31 @@ impl Model {
             Prepared::Redrive { old, new } => self.redrive(old, new),
             Prepared::Beat { worker, entry } => self.beat(worker, entry),
             Prepared::LoseGroup => self.lose_group(),
+            Prepared::TimePasses { task } => {
+                self.task(task).deadline = Deadline::Past;
+                Answer::Nothing
+            }
+            Prepared::Expire => self.expire(),
+            Prepared::Purge { task } => self.purge(task),
+            Prepared::Note { task } => self.note(task),
+            Prepared::Trim { upto, .. } => self.trim(upto),
         }
     }
 
-    fn submit(&mut self, task: usize, other_body: bool) -> Answer {
-        if let Some(known) = self.tasks.get(&task) {
-            return if known.other_body == other_body { Answer::Known } else { Answer::Conflict };
+    fn submit(&mut self, task: usize, other_body: bool, key: Option<usize>, deadline: Deadline) -> Answer {
+        let before = key.and_then(|key| self.keys.get(&key).copied());
+        let before = before.or_else(|| Some((self.tasks.get(&task)?.other_body, task)));
+        if let Some((known_body, known)) = before {
+            return if known_body == other_body { Answer::Known(known) } else { Answer::Conflict(known) };
         }
         let first = self.append("submitted", task);
         let token = Some(self.enter(task));
-        self.tasks.insert(task, Task { id: id_of(task), other_body, token, attempt: 1, first, ..Task::default() });
+        let waits = deadline != Deadline::None;
+        let new = Task { id: id_of(task), other_body, token, attempt: 1, first, deadline, waits, ..Task::default() };
+        self.tasks.insert(task, new);
+        if let Some(key) = key {
+            self.keys.insert(key, (other_body, task));
+        }
         Answer::Accepted(first)
     }
 
@@ -212,9 +263,13 @@ impl Model {
         if task.state == State::Processing && task.worker != Some(worker) {
             return Answer::Busy;
         }
+        if task.state == State::Queued && task.deadline == Deadline::Past {
+            return Answer::Late;
+        }
         if task.state == State::Queued {
             self.append("processing", number);
             let task = self.task(number);
+            task.waits = false;
             task.state = State::Processing;
             task.worker = Some(worker);
         }
@@ -240,6 +295,7 @@ impl Model {
         self.append(event_type, number);
         let task = self.task(number);
         (task.state, task.outcome, task.due) = (State::Ended, Some(event_type), None);
+        task.waits = false;
         task.ends += 1;
         if event_type == "failed" {
             task.dead = true;
@@ -263,6 +319,7 @@ impl Model {
         self.append("retry_scheduled", number);
         let task = self.task(number);
         task.attempt += 1;
+        task.waits = task.deadline != Deadline::None;
         (task.state, task.token, task.worker, task.due) = (State::Delayed, None, None, Some(due));
     }
 
@@ -325,7 +382,7 @@ impl Model {
 
     fn redrive(&mut self, old: usize, new: usize) -> Answer {
         if self.tasks.contains_key(&new) {
-            return Answer::Known;
+            return Answer::Known(new);
         }
         self.append("redriven", old);
         let first = self.append("submitted", new);
@@ -351,6 +408,51 @@ impl Model {
             (entry.holder, entry.delivered) = (None, false);
         }
         Answer::Nothing
+    }
+
+    fn expire(&mut self) -> Answer {
+        let waits = |task: &Task| matches!(task.state, State::Queued | State::Delayed);
+        let late = |task: &Task| waits(task) && task.deadline == Deadline::Past;
+        let late: Vec<usize> = self.tasks.iter().filter(|(_, task)| late(task)).map(|(number, _)| *number).collect();
+        for number in &late {
+            let token = self.tasks[number].token;
+            // It is no dead letter: nobody can want it done any more.
+            self.append("failed", *number);
+            let task = self.task(*number);
+            (task.state, task.outcome, task.due) = (State::Ended, Some("failed"), None);
+            (task.token, task.waits) = (None, false);
+            task.ends += 1;
+            if let Some(token) = token {
+                self.leave(token);
+            }
+        }
+        Answer::Expired(late.len())
+    }
+
+    fn purge(&mut self, number: usize) -> Answer {
+        let listed = self.tasks[&number].dead;
+        if listed {
+            self.append("purged", number);
+            self.task(number).dead = false;
+        }
+        Answer::Purged(listed)
+    }
+
+    fn note(&mut self, number: usize) -> Answer {
+        let task = &self.tasks[&number];
+        let completed = task.state == State::Ended && task.outcome == Some("completed");
+        if completed && !task.noted {
+            self.append("shadowed", number);
+            self.task(number).noted = true;
+        }
+        Answer::Noted(completed)
+    }
+
+    /// What is needed of the events that go is in the records by then: a start answers the same.
+    fn trim(&mut self, upto: usize) -> Answer {
+        let before = self.trimmed;
+        self.trimmed = before.max(upto);
+        Answer::Trimmed(self.trimmed - before)
     }
 
     fn task(&mut self, number: usize) -> &mut Task {
@@ -421,14 +523,31 @@ impl Model {
         records.sort_unstable();
         let pending = (0..self.lane.len()).filter_map(|entry| Some((entry, text(Some(self.lane[entry].holder?)))));
         Picture {
-            journal: self.journal.iter().map(|(event_type, number)| ((*event_type).to_owned(), of(number))).collect(),
+            journal: self.journal[self.trimmed..]
+                .iter()
+                .map(|(event_type, number)| ((*event_type).to_owned(), of(number)))
+                .collect(),
             lane: self.on_lane().iter().map(|entry| of(&self.lane[*entry].task)).collect(),
             pending: pending.collect(),
             delayed,
             dead,
+            waiting: self.waiting(),
+            keys: self.keys.iter().map(|(key, (_, task))| (*key, of(task))).collect(),
             records,
         }
     }
+
+    fn waiting(&self) -> Vec<(TaskId, bool)> {
+        let waits = self.tasks.values().filter(|task| task.waits);
+        let mut waiting: Vec<_> = waits.map(|task| (task.id, task.deadline == Deadline::Past)).collect();
+        waiting.sort_unstable();
+        waiting
+    }
+}
+
+/// The number a task's id is made of.
+pub(crate) fn number_of(id: TaskId) -> usize {
+    usize::try_from(id.0.as_u128() - 1).expect("an id of these")
 }
 
 /// The id a task has that is named by a number.

@@ -3,21 +3,28 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use insightforge_schema::deadline;
 use insightforge_schema::event::{Cancelled, Change, Meta, encode};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
 use insightforge_schema::script::{
-    self, Cancellation, Context, Finish, Held, Reap, Reaped, Redrive, Retry, Start, Started, Submission, Submit,
+    self, Cancellation, Context, Finish, Held, Noted, Purge, Reap, Reaped, Redrive, Retry, Shadow, Start, Started,
+    Submission, Submit,
 };
+use insightforge_schema::trim::{self, Trim, Trimmed};
 use proptest::prelude::*;
 use redis::streams::StreamRangeReply;
 
-use crate::model::{Answer, Model, Picture, Prepared, Takeover, id_of};
+use crate::Deadline;
+use crate::model::{Answer, Model, Picture, Prepared, Takeover, id_of, number_of};
 
 const PARTITION: Partition = Partition(0);
 /// Longer than anybody here has ever been silent.
 const LONG_MS: u64 = 3_600_000;
+/// Deadlines in milliseconds since 1970: the one has passed, the other will not while anybody looks.
+const PAST_MS: i64 = 1_000;
+const FAR_MS: i64 = 4_000_000_000_000;
 
 /// An installation of its own. The scripts read no events, so every event is the same bytes.
 pub(crate) struct Stage {
@@ -57,7 +64,7 @@ impl Stage {
 
     pub(crate) async fn take(&mut self, model: &Model, step: Prepared) -> Answer {
         match step {
-            Prepared::Submit { task, other_body } => self.submit(task, other_body).await,
+            Prepared::Submit { task, other_body, key, deadline } => self.submit(task, other_body, key, deadline).await,
             Prepared::Read { worker } => self.read(worker).await,
             Prepared::Start { worker, entry } => self.start(model, worker, entry).await,
             Prepared::Finish { entry, event_type } => self.finish(model, entry, event_type).await,
@@ -69,6 +76,11 @@ impl Stage {
             Prepared::Move { now } => self.move_due(model, now).await,
             Prepared::Redrive { old, new } => self.redrive(model, old, new).await,
             Prepared::Beat { worker, entry } => self.beat(model, worker, entry).await,
+            Prepared::TimePasses { task } => self.pass_time(task).await,
+            Prepared::Expire => self.expire(model).await,
+            Prepared::Purge { task } => self.purge(model, task).await,
+            Prepared::Note { task } => self.note(task).await,
+            Prepared::Trim { upto, ends } => self.trim(model, upto, ends).await,
             Prepared::LoseGroup => {
                 let mut destroy = redis::cmd("XGROUP");
                 destroy.arg("DESTROY").arg(self.lane_key()).arg(self.lane.group());
@@ -79,18 +91,26 @@ impl Stage {
         }
     }
 
-    async fn submit(&self, task: usize, other_body: bool) -> Answer {
+    async fn submit(&self, task: usize, other_body: bool, key: Option<usize>, deadline: Deadline) -> Answer {
         let submit = Submit {
             task: id_of(task),
             lane: self.lane.clone(),
             event: self.event.clone(),
             fingerprint: Some(if other_body { b"other".to_vec() } else { b"print".to_vec() }),
-            idempotency_key: None,
+            idempotency_key: key.map(|key| self.idempotency(key)),
             context: Context::default(),
-            expires_ms: None,
+            expires_ms: match deadline {
+                Deadline::None => None,
+                Deadline::Past => Some(PAST_MS),
+                Deadline::Far => Some(FAR_MS),
+            },
         };
         let answers = script::submit(&self.link, &self.keys, PARTITION, &[submit], 0).await.unwrap();
         submission(&answers[0])
+    }
+
+    fn idempotency(&self, key: usize) -> String {
+        self.keys.idempotency(PARTITION, &format!("k{key}"))
     }
 
     async fn read(&self, worker: usize) -> Answer {
@@ -118,7 +138,7 @@ impl Stage {
             }
             Started::Busy => Answer::Busy,
             Started::Lost => Answer::Lost,
-            Started::Expired => panic!("no task here has a deadline"),
+            Started::Expired => Answer::Late,
         }
     }
 
@@ -204,6 +224,75 @@ impl Stage {
         Answer::Held(held[0])
     }
 
+    /// Redis' clock cannot be moved here: the deadline is.
+    async fn pass_time(&self, task: usize) -> Answer {
+        let mut record = redis::cmd("HSET");
+        record.arg(self.keys.record(PARTITION, id_of(task))).arg("d").arg(PAST_MS);
+        self.link.query::<i64>(&record).await.unwrap();
+        let mut waiting = redis::cmd("ZADD");
+        waiting.arg(self.keys.expiring(PARTITION)).arg("XX").arg(PAST_MS).arg(id_of(task).to_string());
+        self.link.query::<i64>(&waiting).await.unwrap();
+        Answer::Nothing
+    }
+
+    async fn expire(&self, model: &Model) -> Answer {
+        // Also those that are not late, and those that have ended: the script looks itself.
+        let tasks: Vec<TaskId> = model.tasks.keys().map(|number| id_of(*number)).collect();
+        Answer::Expired(deadline::end(&self.link, &self.keys, PARTITION, &tasks, "test").await.unwrap())
+    }
+
+    async fn purge(&self, model: &Model, task: usize) -> Answer {
+        let letter = Purge { task: id_of(task), first: model.tasks[&task].first, event: self.event.clone() };
+        Answer::Purged(script::purge(&self.link, &self.keys, PARTITION, &[letter]).await.unwrap()[0])
+    }
+
+    async fn note(&self, task: usize) -> Answer {
+        let shadow = Shadow { task: id_of(task), version: "v2".to_owned(), event: self.event.clone() };
+        Answer::Noted(script::shadow(&self.link, &self.keys, PARTITION, &[shadow]).await.unwrap() == [Noted::Done])
+    }
+
+    async fn trim(&self, model: &Model, upto: usize, ends: usize) -> Answer {
+        let (upto, ends) = (upto as u64, ends as u64);
+        let mark = trim::mark(&self.link, &self.keys, PARTITION).await.unwrap();
+        assert!(trim::move_mark(&self.link, &self.keys, PARTITION, mark, ends).await.unwrap(), "nobody else moves it");
+        // Also those that have ended, and those that began later: the script looks itself.
+        let open: Vec<_> = model.tasks.iter().map(|(number, task)| (id_of(*number), task.first)).collect();
+        let beyond = Trim { upto: ends, folded: ends, keep: 1, open: &open };
+        assert!(
+            ends == 0
+                || matches!(
+                    trim::trim(&self.link, &self.keys, PARTITION, &beyond).await.unwrap(),
+                    Trimmed::Beyond(bound) if bound == ends - 1
+                ),
+            "the last event stays"
+        );
+        let trim = Trim { upto, folded: ends, keep: 1, open: &open };
+        match trim::trim(&self.link, &self.keys, PARTITION, &trim).await.unwrap() {
+            Trimmed::Done(events) => Answer::Trimmed(usize::try_from(events).unwrap()),
+            refused => panic!("{refused:?}"),
+        }
+    }
+
+    /// Who waits with a deadline, and whether it has passed.
+    async fn waiting(&self) -> Vec<(TaskId, bool)> {
+        let mut range = redis::cmd("ZRANGE");
+        range.arg(self.keys.expiring(PARTITION)).arg(0).arg(-1).arg("WITHSCORES");
+        let waiting: Vec<(String, i64)> = self.link.query(&range).await.unwrap();
+        let mut waiting: Vec<_> =
+            waiting.into_iter().map(|(id, deadline)| (id.parse().unwrap(), deadline == PAST_MS)).collect();
+        waiting.sort_unstable();
+        waiting
+    }
+
+    async fn idempotency_keys(&self) -> Vec<(usize, TaskId)> {
+        let mut keys = Vec::new();
+        for key in 0..crate::KEYS {
+            let value: Option<String> = self.link.query(redis::cmd("GET").arg(self.idempotency(key))).await.unwrap();
+            keys.extend(value.map(|value| (key, value[value.len() - 36..].parse().unwrap())));
+        }
+        keys
+    }
+
     /// Looks at the lane: it holds the model's entries, and those that are new tell their tokens.
     pub(crate) async fn learn(&mut self, model: &Model) -> Result<(), TestCaseError> {
         let range: StreamRangeReply =
@@ -224,7 +313,7 @@ impl Stage {
     pub(crate) async fn picture(&self, model: &Model) -> Picture {
         let journal: StreamRangeReply =
             self.link.query(redis::cmd("XRANGE").arg(self.keys.journal(PARTITION)).arg("-").arg("+")).await.unwrap();
-        for (entry, n) in journal.ids.iter().zip(1..) {
+        for (entry, n) in journal.ids.iter().zip(model.trimmed + 1..) {
             assert_eq!(entry.id, format!("0-{n}"), "numbers have no gap");
         }
         let task = |text: String| text.parse::<TaskId>().expect("a task's id");
@@ -244,12 +333,15 @@ impl Stage {
             pending: pending.into_iter().map(|(token, worker, ..)| (self.number(&token), worker)).collect(),
             delayed: delayed.into_iter().map(|(id, due)| (task(id), due)).collect(),
             dead: dead.into_iter().map(task).collect(),
+            waiting: self.waiting().await,
+            keys: self.idempotency_keys().await,
             records: Vec::new(),
         };
         for number in model.tasks.keys() {
             let key = self.keys.record(PARTITION, id_of(*number));
-            let record: HashMap<String, String> = self.link.query(redis::cmd("HGETALL").arg(key)).await.unwrap();
-            let field = |name: &str| record.get(name).cloned().unwrap_or_default();
+            // What is carried over of a trimmed event is no text.
+            let record: HashMap<String, Vec<u8>> = self.link.query(redis::cmd("HGETALL").arg(key)).await.unwrap();
+            let field = |name: &str| String::from_utf8(record.get(name).cloned().unwrap_or_default()).unwrap();
             let token = Some(field("q")).filter(|token| !token.is_empty()).map(|token| self.number(&token));
             picture.records.push((id_of(*number), field("s"), token, field("a"), field("w"), field("o")));
         }
@@ -272,8 +364,8 @@ impl Stage {
 fn submission(submission: &Submission) -> Answer {
     match submission {
         Submission::Accepted { n, .. } => Answer::Accepted(*n),
-        Submission::Known { .. } => Answer::Known,
-        Submission::Conflict { .. } => Answer::Conflict,
+        Submission::Known { task } => Answer::Known(number_of(*task)),
+        Submission::Conflict { task } => Answer::Conflict(number_of(*task)),
         Submission::Full => Answer::Nothing,
     }
 }
