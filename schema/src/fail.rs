@@ -46,6 +46,9 @@ steps! {
     SendAnswered = "send-answered": "projector: the receiver has answered, nothing of it is recorded",
     RecordUncommitted = "record-uncommitted": "projector: answers are written, nothing is committed",
     RecordCommitted = "record-committed": "projector: answers are committed, this process does not know",
+    ArchiveWritten = "archive-written": "projector: a segment is in the archive and proven, the mark does not reach it",
+    ArchiveMarked = "archive-marked": "projector: the mark reaches a new segment, nothing was trimmed for it",
+    ArchiveTrimmed = "archive-trimmed": "projector: a stretch has left the stream, this process does not know",
 }
 
 /// Whether this build can be told to die.

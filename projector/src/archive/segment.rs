@@ -1,6 +1,7 @@
 //! The next segment of a partition: read, written, proven, marked.
 
 use insightforge_archive::Journal;
+use insightforge_schema::fail::{self, Step as FailStep};
 use insightforge_schema::id::Partition;
 use insightforge_schema::journal::{self, Entry};
 use insightforge_schema::trim;
@@ -63,8 +64,11 @@ impl Archivist {
             return Ok(None);
         };
         self.archive.put(partition, &entries).await?;
+        fail::reached(FailStep::ArchiveWritten);
         let (link, keys) = (&self.journal.link, &self.journal.keys);
-        if trim::move_mark(link, keys, partition, Some(mark), last).await? {
+        let moved = trim::move_mark(link, keys, partition, Some(mark), last).await?;
+        fail::reached(FailStep::ArchiveMarked);
+        if moved {
             Ok(Some(Step::Archived { partition, first, last }))
         } else {
             Ok(Some(Step::Overtaken { partition }))

@@ -1,5 +1,6 @@
 //! The next stretch of a partition's stream that may go.
 
+use insightforge_schema::fail::{self, Step as FailStep};
 use insightforge_schema::id::{MAX_PARTITIONS, Partition, TaskId, position_of_row};
 use insightforge_schema::journal;
 use insightforge_schema::trim::{self, Trim, Trimmed};
@@ -35,7 +36,9 @@ impl Archivist {
             upto = open.last().map_or(upto, |(_, first)| *first);
         }
         let wanted = Trim { upto, folded, keep, open: &open };
-        match trim::trim(link, keys, partition, &wanted).await? {
+        let trimmed = trim::trim(link, keys, partition, &wanted).await?;
+        fail::reached(FailStep::ArchiveTrimmed);
+        match trimmed {
             Trimmed::Done(events) => Ok(Some(Step::Trimmed { partition, upto, events })),
             // Somebody moved the mark back or took it away since it was read.
             Trimmed::Unmarked | Trimmed::Beyond(_) => Ok(None),
