@@ -1,25 +1,23 @@
 //! Waits until a run has come to rest, and writes down all that can be seen of it from outside.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use insightforge_archive::ReadError;
 use insightforge_schema::keys::Lane;
 use serde_json::Value;
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
 use uuid::Uuid;
 
-use crate::audit::{Announced, Seen};
-use crate::faults::Strike;
+use crate::audit::{Announced, Logged, Row, Seen};
 use crate::journal::Journal;
 use crate::receiver::Delivery;
+use crate::request::mark_in;
 use crate::site::Site;
 
 /// Without any progress for so long, what is open is stuck.
 const PATIENCE: Duration = Duration::from_secs(80);
-/// How far outside the fault an attempt may have begun or ended that is in doubt: a record is written together with
-/// others, a little after the answer.
-const DOUBT: Duration = Duration::from_millis(2_500);
 
 /// Returns when every task has ended, is folded and announced; or when nothing moves any more.
 pub(crate) async fn drain(site: &mut Site<'_>) -> Journal {
@@ -31,11 +29,12 @@ pub(crate) async fn drain(site: &mut Site<'_>) -> Journal {
             // Long after its disk was full it may still give up.
             site.mariadb.up().await;
         }
-        journal.read_on(&site.redis, &site.keys, site.partitions).await.expect("Redis answers");
+        if !read_on(&mut journal, site).await {
+            break;
+        }
         let (folded, undelivered) = progress(site).await.unwrap_or((0, u64::MAX));
         let told = site.receiver.distinct();
-        let own = site.load.ledger.lock().unwrap().accepted.values().filter(|it| it.own_webhook).count();
-        let all_told = told >= journal.tasks.len() + own && undelivered == 0;
+        let all_told = told >= journal.announcements() && undelivered == 0;
         if journal.open() == 0 && folded == journal.events() && all_told {
             break;
         }
@@ -46,6 +45,18 @@ pub(crate) async fn drain(site: &mut Site<'_>) -> Journal {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     journal
+}
+
+/// Reads the journal on; `false` when events of it are nowhere: then it has a gap, and nobody can wait for its end.
+async fn read_on(journal: &mut Journal, site: &Site<'_>) -> bool {
+    match journal.read_on(&site.journal, site.partitions).await {
+        Ok(()) => true,
+        Err(ReadError::Link(error)) => panic!("Redis does not answer who looks: {error}"),
+        Err(error) => {
+            journal.gaps.push(error.to_string());
+            false
+        }
+    }
 }
 
 /// How many events the tables have, and how many announcements are not recorded as delivered.
@@ -67,10 +78,13 @@ async fn connect(site: &Site<'_>) -> Result<MySqlConnection, sqlx::Error> {
 pub(crate) async fn collect(
     site: &mut Site<'_>,
     mut journal: Journal,
-    strike: Strike,
     deliveries: &HashMap<String, Vec<Delivery>>,
 ) -> Seen {
-    journal.read_on(&site.redis, &site.keys, site.partitions).await.expect("Redis answers");
+    read_on(&mut journal, site).await;
+    match journal.compare_archive(&site.journal, site.partitions).await {
+        Ok(left_redis) => site.left_redis = left_redis,
+        Err(error) => journal.gaps.push(error.to_string()),
+    }
     let mut tables = connect(site).await.expect("the database answers");
     let ledger = std::mem::take(&mut *site.load.ledger.lock().unwrap());
     let mut complaints = faults_of_the_fold(&mut tables).await;
@@ -81,30 +95,58 @@ pub(crate) async fn collect(
         tasks: tasks(&mut tables).await,
         results: results(&mut tables).await,
         logs: logs(&mut tables).await,
-        webhooks: announcements(site, strike, deliveries),
+        shadows: shadows(&mut tables).await,
+        webhooks: announcements(deliveries),
+        deaths: std::mem::take(&mut site.deaths),
+        clocks_are_right: site.kind.leaves_clocks_alone(),
         dead: dead(site).await,
         left: left(site).await,
         complaints,
     }
 }
 
-async fn tasks(tables: &mut MySqlConnection) -> BTreeMap<u64, (Uuid, String)> {
-    let rows: Vec<(u64, String, String)> =
-        sqlx::query_as("SELECT id, task_id, status FROM analysis_tasks").fetch_all(tables).await.unwrap();
-    rows.into_iter().map(|(row, task, status)| (row, (task.parse().unwrap_or_default(), status))).collect()
+/// Announcements that the tables hold as delivered, by `webhook-id`.
+pub(crate) async fn recorded(site: &Site<'_>) -> HashSet<String> {
+    let mut tables = connect(site).await.expect("the database answers");
+    let delivered = "SELECT task.task_id, told.endpoint FROM webhook_outbox told \
+         JOIN analysis_tasks task ON task.id = told.analysis_task_id WHERE told.state = 2";
+    let rows: Vec<(String, String)> = sqlx::query_as(delivered).fetch_all(&mut tables).await.unwrap();
+    rows.into_iter().map(|(task, endpoint)| format!("msg_{}_{endpoint}", task.replace('-', ""))).collect()
 }
 
-async fn results(tables: &mut MySqlConnection) -> HashMap<u64, usize> {
-    let rows: Vec<u64> =
-        sqlx::query_scalar("SELECT analysis_task_id FROM analysis_results").fetch_all(tables).await.unwrap();
-    let mut results = HashMap::new();
-    rows.into_iter().for_each(|row| *results.entry(row).or_default() += 1);
+async fn tasks(tables: &mut MySqlConnection) -> BTreeMap<u64, Row> {
+    let rows: Vec<(u64, String, String, String)> =
+        sqlx::query_as("SELECT id, task_id, status, CAST(data_payload AS CHAR) FROM analysis_tasks")
+            .fetch_all(tables)
+            .await
+            .unwrap();
+    let row = |(id, task, status, data): (u64, String, String, String)| {
+        (id, Row { task: task.parse().unwrap_or_default(), status, mark: mark_in(&data) })
+    };
+    rows.into_iter().map(row).collect()
+}
+
+async fn results(tables: &mut MySqlConnection) -> HashMap<u64, Vec<Value>> {
+    let rows: Vec<(u64, String)> =
+        sqlx::query_as("SELECT analysis_task_id, CAST(result_data AS CHAR) FROM analysis_results")
+            .fetch_all(tables)
+            .await
+            .unwrap();
+    let mut results: HashMap<u64, Vec<Value>> = HashMap::new();
+    for (row, document) in rows {
+        results.entry(row).or_default().push(serde_json::from_str(&document).unwrap_or_default());
+    }
     results
 }
 
-async fn logs(tables: &mut MySqlConnection) -> BTreeMap<u64, String> {
-    let rows: Vec<(u64, String)> =
-        sqlx::query_as("SELECT id, event_type FROM task_logs").fetch_all(tables).await.unwrap();
+async fn logs(tables: &mut MySqlConnection) -> BTreeMap<u64, Logged> {
+    let rows: Vec<(u64, u64, String)> =
+        sqlx::query_as("SELECT id, analysis_task_id, event_type FROM task_logs").fetch_all(tables).await.unwrap();
+    rows.into_iter().map(|(row, task_row, event_type)| (row, Logged { task_row, event_type })).collect()
+}
+
+async fn shadows(tables: &mut MySqlConnection) -> BTreeSet<u64> {
+    let rows: Vec<u64> = sqlx::query_scalar("SELECT id FROM analysis_shadow_results").fetch_all(tables).await.unwrap();
     rows.into_iter().collect()
 }
 
@@ -121,17 +163,8 @@ async fn undelivered(tables: &mut MySqlConnection) -> Vec<String> {
     sqlx::query_scalar(open).fetch_all(tables).await.unwrap()
 }
 
-fn announcements(
-    site: &Site<'_>,
-    strike: Strike,
-    deliveries: &HashMap<String, Vec<Delivery>>,
-) -> HashMap<String, Vec<Announced>> {
-    let doubtful = site.kind.leaves_attempts_in_doubt();
-    let (from, to) = (strike.began.checked_sub(DOUBT).unwrap_or(strike.began), strike.healed + DOUBT);
-    let announced = |delivery: &Delivery| Announced {
-        body: serde_json::from_slice(&delivery.body).unwrap_or(Value::Null),
-        in_doubt: doubtful && (from..to).contains(&delivery.at),
-    };
+fn announcements(deliveries: &HashMap<String, Vec<Delivery>>) -> HashMap<String, Vec<Announced>> {
+    let announced = |it: &Delivery| Announced { body: it.body.clone(), at: it.at, flaw: it.flaw.clone() };
     deliveries.iter().map(|(id, all)| (id.clone(), all.iter().map(announced).collect())).collect()
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod network;
+pub(crate) mod rebuild;
 pub(crate) mod redis;
 pub(crate) mod roles;
 
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 use insightforge_schema::fail::Step;
 
 use crate::fleet::{ANALYZER, API, PROJECTOR};
-use crate::load::Extra;
 use crate::proxy::Weather;
+use crate::request::Extra;
 use crate::site::Site;
 
 #[derive(Clone, Debug)]
@@ -64,6 +65,12 @@ pub(crate) enum Kind {
     DatabaseLink(Weather),
     /// The clock of every role jumps back an hour.
     ClockBack,
+    /// Redis' clock jumps back an hour, …
+    RedisClockBack,
+    /// … and an analyzer dies at that moment.
+    RedisClockBackKill,
+    /// A rebuild is killed, and another runs while a projector is.
+    RebuildUnderKill,
 }
 
 const SLOW: Weather = Weather::Slow(Duration::from_millis(100));
@@ -114,10 +121,25 @@ pub(crate) fn all() -> Vec<Fault> {
         ("database-link-black-hole", Kind::DatabaseLink(Weather::BlackHole)),
         ("database-link-half-open", Kind::DatabaseLink(Weather::HalfOpen)),
         ("clock-back-an-hour", Kind::ClockBack),
+        ("redis-clock-back", Kind::RedisClockBack),
+        ("redis-clock-back-kill-analyzer", Kind::RedisClockBackKill),
+        ("rebuild-under-fault", Kind::RebuildUnderKill),
     ];
     let named = named.into_iter().map(|(name, kind)| Fault { name: name.to_owned(), kind });
     let steps = Step::ALL.iter().map(|step| Fault { name: format!("at-{}", step.name()), kind: Kind::At(*step) });
     named.chain(steps).collect()
+}
+
+/// Those with these names, in the order of the table; or a name that none has.
+pub(crate) fn named<'n>(names: &[&'n str]) -> Result<Vec<Fault>, &'n str> {
+    let mut faults = all();
+    match names.iter().find(|name| faults.iter().all(|fault| fault.name != **name)) {
+        Some(unknown) => Err(unknown),
+        None => {
+            faults.retain(|fault| names.contains(&fault.name.as_str()));
+            Ok(faults)
+        }
+    }
 }
 
 /// When a fault struck, and when all it took away was there again.
@@ -135,6 +157,7 @@ impl Kind {
             Self::Zombie
             | Self::ModelServer
             | Self::RedisFull
+            | Self::RedisClockBackKill
             | Self::At(Step::RetryWritten | Step::MoveUnsent | Step::MoveWritten) => Extra::Rude,
             Self::ModelHostKilled | Self::ModelHostStopped => Extra::Hosted,
             _ => Extra::None,
@@ -155,15 +178,14 @@ impl Kind {
         if self == Self::At(Step::OutboxClaimed) { 40 } else { 0 }
     }
 
-    /// Whether a projector dies, or falls silent, with attempts in flight: those may be made again.
-    pub(crate) fn leaves_attempts_in_doubt(self) -> bool {
-        match self {
-            Self::Kill(names) => names.contains(&PROJECTOR),
-            Self::At(step) => roles::of_step(step) == PROJECTOR,
-            // One is stopped beyond the lease of what it has sent and not recorded.
-            Self::TwoProjectors => true,
-            _ => false,
-        }
+    /// Whether the clocks of all roles tell the time throughout.
+    pub(crate) fn leaves_clocks_alone(self) -> bool {
+        !matches!(self, Self::ClockBack | Self::RedisClockBack | Self::RedisClockBackKill)
+    }
+
+    /// Whether Redis runs with a clock that can be set.
+    pub(crate) fn sets_redis_clock(self) -> bool {
+        matches!(self, Self::RedisClockBack | Self::RedisClockBackKill)
     }
 
     /// Whether uploads and analysis must go on while it lasts.
@@ -197,6 +219,9 @@ pub(crate) async fn strike(kind: Kind, site: &mut Site<'_>) -> Strike {
         Kind::ModelHostKilled => roles::strike_model_processes(site, rustix::process::Signal::KILL).await,
         Kind::ModelHostStopped => roles::strike_model_processes(site, rustix::process::Signal::STOP).await,
         Kind::ClockBack => roles::clock_back(site).await,
+        Kind::RedisClockBack => redis::clock_back(site, false).await,
+        Kind::RedisClockBackKill => redis::clock_back(site, true).await,
+        Kind::RebuildUnderKill => rebuild::under_kill(site).await,
         Kind::RedisRestart => redis::restart(site).await,
         Kind::RedisKill | Kind::RedisKillEverySecond => redis::kill(site).await,
         Kind::RedisFrozen => redis::freeze(site).await,
@@ -218,5 +243,23 @@ pub(crate) async fn strike(kind: Kind, site: &mut Site<'_>) -> Strike {
         Kind::DatabaseReadOnly => database::read_only(site).await,
         Kind::DatabaseDiskFull => database::fill_disk(site).await,
         Kind::DatabaseLink(weather) => network::database(site, weather).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_fault_has_is_not_passed_over() {
+        let named = |names: &[&'static str]| named(names).map(|faults| faults.len());
+        assert_eq!(named(&["kill-api", "at-fold-read"]), Ok(2));
+        assert_eq!(named(&["kill-api", "kill-the-api"]), Err("kill-the-api"));
+    }
+
+    #[test]
+    fn every_fault_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<String> = all().into_iter().map(|fault| fault.name).collect();
+        assert_eq!(names.len(), all().len());
     }
 }

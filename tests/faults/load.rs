@@ -1,35 +1,26 @@
 //! An open loop of uploads: what comes next does not wait for what came before. Callers behave as they should: what was
 //! not answered is sent again with the same id or key, until it is accepted.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::dice::Dice;
-use crate::model_server::MANNERS;
+use crate::ledger::{Accepted, Answer, Ledger, Letter};
 use crate::program::http;
+use crate::request::{Extra, Request, TEXTS, Then, draw, single};
 
 /// How long a caller goes on asking.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// The load goes on for this long after the fault, so that recovery can be seen.
 const AFTER: Duration = Duration::from_secs(3);
-/// Lines of a batch.
-const LINES: u64 = 20;
-
-const TEXTS: [&str; 6] = [
-    "這是一個非常正面的測試語句，我很喜歡！",
-    "蘋果公司在台灣設有研發中心，張三是其員工。",
-    "It broke after a day and nobody answers.",
-    "Angela Merkel met Tim Cook in Berlin.",
-    "普通",
-    "I love it",
-];
+/// Between two looks at what is not done yet.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is sent.
 #[derive(Clone, Copy, Debug)]
@@ -41,46 +32,6 @@ pub(crate) struct Plan {
     pub(crate) extra: Extra,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Extra {
-    None,
-    /// A model server that answers badly.
-    Rude,
-    /// A model in a process of its own.
-    Hosted,
-}
-
-/// What a caller may expect of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expect {
-    Completed,
-    Failed,
-    Any,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Accepted {
-    pub(crate) at: Instant,
-    pub(crate) expect: Expect,
-    /// It has a webhook of its own beside the configured one.
-    pub(crate) own_webhook: bool,
-}
-
-/// What callers know.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    /// When a request was sent for the first time, as the plan has it, and how many tasks it is.
-    pub(crate) offered: Vec<(Instant, u64)>,
-    pub(crate) accepted: HashMap<Uuid, Accepted>,
-    /// Answers that were none, by status; 0 for no answer at all.
-    pub(crate) refused: BTreeMap<u16, u64>,
-    /// Requests without id or key whose fate is not known: each may have become a task, or not.
-    pub(crate) unknown: u64,
-    /// Keys that were answered with two tasks.
-    pub(crate) doubled: Vec<String>,
-    pub(crate) complaints: Vec<String>,
-}
-
 #[derive(Clone)]
 pub(crate) struct Load {
     base: String,
@@ -90,56 +41,47 @@ pub(crate) struct Load {
     pub(crate) ledger: Arc<Mutex<Ledger>>,
 }
 
-/// One request.
-struct Request {
-    path: &'static str,
-    key: Option<String>,
-    content_type: &'static str,
-    body: String,
-    /// Sent again, it is the same.
-    repeatable: bool,
-    expect: Expect,
-    own_webhook: bool,
-    then: Then,
-}
-
-/// What the caller does once it is accepted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
-    Nothing,
-    SendAgain,
-    Cancel(Duration),
-}
-
 impl Load {
     pub(crate) fn on(api_addr: &str, webhook: &str) -> Self {
         Self { base: format!("http://{api_addr}"), webhook: webhook.to_owned(), client: http(), ledger: Arc::default() }
     }
 
-    /// Asks until the api accepts tasks of every type of the plan; these tasks count like any other.
+    /// Asks until the api accepts tasks of every type of the plan, and what its model says about every text; these tasks
+    /// count like any other.
     pub(crate) async fn warm_up(&self, plan: Plan, dice: &mut Dice) {
-        let mut types = vec!["sentiment_analysis", "named_entity_recognition"];
+        let mut types = vec!["sentiment_analysis", "named_entity_recognition", "mood"];
         match plan.extra {
             Extra::None => {}
             Extra::Rude => types.push("rude"),
             Extra::Hosted => types.push("hosted"),
         }
         for task_type in types {
-            let deadline = Instant::now() + Duration::from_secs(60);
-            loop {
-                let request = single(task_type, TEXTS[0], dice);
-                let answer = self.ask(&request).await;
-                if answer.is_ok_and(|answer| self.take(&request, &answer, None).is_some()) {
-                    break;
-                }
-                assert!(Instant::now() < deadline, "no analyzer serves {task_type}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            // The others are what it answers badly to.
+            let texts: &[&str] = if task_type == "rude" { &["well"] } else { &TEXTS };
+            for text in texts {
+                let result = self.ask_model(task_type, text, dice).await;
+                self.ledger.lock().unwrap().said.insert((task_type.to_owned(), (*text).to_owned()), result);
             }
         }
         // What was refused because nobody had announced it yet is no complaint.
         let mut ledger = self.ledger.lock().unwrap();
         ledger.refused.clear();
         ledger.complaints.clear();
+    }
+
+    /// What a model makes of a text while nothing is the matter.
+    async fn ask_model(&self, task_type: &str, text: &str, dice: &mut Dice) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let request = single(task_type, text, dice);
+            if self.ask(&request).await == Answer::Accepted {
+                let task = self.task_of(&request);
+                let shown = self.wait_for(task, |it| it["status"] == "completed", deadline).await;
+                return shown.unwrap_or_else(|| panic!("{task_type} did not answer about {text}"))["result"].take();
+            }
+            assert!(Instant::now() < deadline, "no analyzer serves {task_type}");
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Sends all of the plan, and on until some time after `healed` says when the fault was over; returns when every
@@ -149,12 +91,12 @@ impl Load {
         let mut open = JoinSet::new();
         while count < plan.tasks || healed.borrow().is_none_or(|at| at.elapsed() < AFTER) {
             tokio::time::sleep_until(begin + due).await;
-            let (request, tasks) = self.draw(plan.extra, &mut dice);
-            self.ledger.lock().unwrap().offered.push((Instant::now(), tasks));
+            let request = draw(plan.extra, &self.webhook, &mut dice);
+            self.ledger.lock().unwrap().offered.push((Instant::now(), request.lines as u64));
+            count += request.lines;
+            due += Duration::from_secs(request.lines as u64) / plan.rate;
             let load = self.clone();
             open.spawn(async move { load.send(request).await });
-            count += usize::try_from(tasks).expect("it fits");
-            due += Duration::from_secs(tasks) / plan.rate;
             while open.try_join_next().is_some() {}
         }
         while let Some(ended) = open.join_next().await {
@@ -162,189 +104,138 @@ impl Load {
         }
     }
 
-    /// The next request, and how many tasks it is.
-    fn draw(&self, extra: Extra, dice: &mut Dice) -> (Request, u64) {
-        let text = *dice.pick(&TEXTS);
-        let roll = dice.below(1000);
-        if extra != Extra::None && roll >= 700 {
-            return (extra_task(extra, text, dice), 1);
-        }
-        let request = match roll {
-            0..40 => return (batch(dice), LINES),
-            40..90 => Request { repeatable: false, ..anonymous(text) },
-            90..240 => Request {
-                key: Some(dice.uuid().to_string()),
-                then: if dice.below(5) == 0 { Then::SendAgain } else { Then::Nothing },
-                ..anonymous(text)
-            },
-            240..290 => self.analyze("sentiment_analysis", "no JSON at all", dice),
-            290..340 => self.analyze("nobody_serves_this", "{\"text\":\"x\"}", dice),
-            340..370 => {
-                let then = Then::Cancel(dice.millis(0, 30));
-                Request { then, expect: Expect::Any, ..single("sentiment_analysis", text, dice) }
-            }
-            _ => single("sentiment_analysis", text, dice),
-        };
-        (request, 1)
-    }
-
-    /// As the former back end sends it: whatever is wrong with the input becomes the failure of the task.
-    fn analyze(&self, task_type: &str, data: &str, dice: &mut Dice) -> Request {
-        let body = json!({
-            "task_id": dice.uuid(), "data": data, "task_type": task_type, "webhook_url": self.webhook,
-            "webhook_secret": "a caller's own secret",
-        });
-        Request { path: "/analyze", body: body.to_string(), expect: Expect::Failed, own_webhook: true, ..anonymous("") }
-    }
-
-    /// Sends until it is accepted.
+    /// Sends until it is accepted, and does what is to be done then.
     async fn send(&self, request: Request) {
         let deadline = Instant::now() + PATIENCE;
-        let mut wait = Duration::from_millis(50);
-        let mut known = None;
-        loop {
-            if let Ok(answer) = self.ask(&request).await
-                && let Some(task) = self.take(&request, &answer, known)
-            {
-                match request.then {
-                    Then::SendAgain if known.is_none() => known = Some(task),
-                    Then::Cancel(after) => {
-                        tokio::time::sleep(after).await;
-                        let _ = self.client.post(format!("{}/api/tasks/{task}/cancel", self.base)).send().await;
-                        return;
-                    }
-                    Then::SendAgain | Then::Nothing => return,
-                }
-                continue;
-            }
-            if !request.repeatable {
-                self.ledger.lock().unwrap().unknown += 1;
+        let times = if request.then == Then::SendAgain { 2 } else { 1 };
+        for _ in 0..times {
+            if !self.submit(&request, deadline).await {
                 return;
+            }
+        }
+        let task = self.task_of(&request);
+        match request.then {
+            Then::Nothing | Then::SendAgain => {}
+            Then::Cancel(after) => {
+                tokio::time::sleep(after).await;
+                let answer = self.client.post(format!("{}/api/tasks/{task}/cancel", self.base)).send().await;
+                let status = answer.ok().map(|answer| answer.status().as_u16());
+                self.ledger.lock().unwrap().cancels.insert(task, status);
+            }
+            Then::Redrive | Then::Purge => self.deal_with_letter(&request, task).await,
+        }
+    }
+
+    /// Whether it was accepted, sooner or later.
+    async fn submit(&self, request: &Request, deadline: Instant) -> bool {
+        let mut wait = PAUSE;
+        loop {
+            match self.ask(request).await {
+                Answer::Accepted => return true,
+                Answer::Rejected => return false,
+                Answer::Refused | Answer::InDoubt if request.repeatable => {}
+                Answer::Refused | Answer::InDoubt => return false,
             }
             if Instant::now() > deadline {
-                let text = format!("not accepted within {PATIENCE:?}: {}", request.body);
-                let mut ledger = self.ledger.lock().unwrap();
-                ledger.complaints.push(text);
-                // Some of it may be stored.
-                ledger.unknown += LINES;
-                return;
+                self.complain(format!("not accepted within {PATIENCE:?}: {}", request.body));
+                return false;
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_millis(400));
         }
     }
 
-    /// Status and body of the answer, when there is one.
-    async fn ask(&self, request: &Request) -> Result<(StatusCode, bool, Value), ()> {
+    /// Sends it once, and notes the answer.
+    async fn ask(&self, request: &Request) -> Answer {
+        self.ledger.lock().unwrap().ask(request);
         let Request { path, key, content_type, body, .. } = request;
         let mut post: RequestBuilder = self.client.post(format!("{}{path}", self.base));
         post = post.header("Content-Type", *content_type).body(body.clone());
         if let Some(key) = key {
             post = post.header("Idempotency-Key", key);
         }
-        let answer = async {
-            let answer = post.send().await?;
-            let retry_after = answer.headers().contains_key("retry-after");
-            Ok::<_, reqwest::Error>((answer.status(), retry_after, answer.text().await?))
-        };
-        match answer.await {
-            Ok((status, retry_after, text)) => {
-                Ok((status, retry_after, serde_json::from_str(&text).unwrap_or(Value::Null)))
+        match read(post).await {
+            Ok((status, retry_after, body)) => {
+                self.ledger.lock().unwrap().answered(request, status, retry_after, &body)
             }
             Err(_) => {
-                *self.ledger.lock().unwrap().refused.entry(0).or_default() += 1;
-                Err(())
+                self.ledger.lock().unwrap().unanswered(request);
+                Answer::InDoubt
             }
         }
     }
 
-    /// Notes what an answer says; one of its tasks when it was accepted. `known`: what an earlier answer to the same
-    /// request said.
-    fn take(&self, request: &Request, answer: &(StatusCode, bool, Value), known: Option<Uuid>) -> Option<Uuid> {
-        let (status, retry_after, body) = answer;
-        let mut ledger = self.ledger.lock().unwrap();
-        if !status.is_success() {
-            *ledger.refused.entry(status.as_u16()).or_default() += 1;
-            match status.as_u16() {
-                503 | 429 if *retry_after => {}
-                // The same batch, whose uploader is thought to be gone, is still coming in: a little later, again.
-                409 if *retry_after && body["type"] == "urn:insightforge:problem:in-flight" => {}
-                503 | 429 => ledger.complaints.push(format!("{status} without Retry-After")),
-                _ => ledger.complaints.push(format!("{} was answered {status}: {body}", request.path)),
+    fn task_of(&self, request: &Request) -> Uuid {
+        let ledger = self.ledger.lock().unwrap();
+        ledger.asked.get(&request.mark).and_then(|asked| asked.told.first().copied()).unwrap_or_default()
+    }
+
+    /// Waits for the failure, and has it repeated or given up.
+    async fn deal_with_letter(&self, request: &Request, task: Uuid) {
+        let deadline = Instant::now() + PATIENCE;
+        if self.wait_for(task, |it| it["status"] == "failed", deadline).await.is_none() {
+            return self.complain(format!("{task} had not failed within {PATIENCE:?}"));
+        }
+        let (verb, good) = if request.then == Then::Redrive { ("redrive", 202) } else { ("purge", 200) };
+        let mut sent = 0;
+        while Instant::now() < deadline {
+            let post = self.client.post(format!("{}/api/dead-letters/{task}/{verb}", self.base));
+            let answer = read(post.json(&json!({ "reason": "a caller asked" }))).await;
+            sent += 1;
+            let mut ledger = self.ledger.lock().unwrap();
+            match answer {
+                Ok((status, _, body)) if status == good && verb == "redrive" => {
+                    let new = body["task_id"].as_str().and_then(|id| id.parse().ok()).unwrap_or_default();
+                    ledger.accepted.insert(new, Accepted { at: Instant::now(), mark: request.mark });
+                    ledger.letters.insert(task, Letter::RedrivenAs(new));
+                    return;
+                }
+                Ok((status, ..)) if status == good => {
+                    ledger.letters.insert(task, Letter::Purged);
+                    return;
+                }
+                // An earlier call did it, and its answer was lost.
+                Ok((404, ..)) if verb == "purge" && sent > 1 => {
+                    ledger.letters.insert(task, Letter::Purged);
+                    return;
+                }
+                Ok((429 | 503, ..)) | Err(_) => {}
+                Ok((status, _, body)) => {
+                    ledger.complaints.push(format!("to {verb} {task} was answered {status}: {body}"));
+                    return;
+                }
             }
-            return None;
+            drop(ledger);
+            tokio::time::sleep(4 * PAUSE).await;
         }
-        let at = Instant::now();
-        let of = |value: &Value| value["task_id"].as_str().and_then(|id| id.parse::<Uuid>().ok());
-        let tasks: Vec<Uuid> = match body["tasks"].as_array() {
-            Some(lines) => lines.iter().filter_map(of).collect(),
-            None => of(body).into_iter().collect(),
-        };
-        if let (Some(known), Some(now)) = (known, tasks.first())
-            && known != *now
-        {
-            ledger.doubled.push(format!("one key was answered with {known} and {now}"));
+        self.complain(format!("{task}: {verb} was not answered well within {PATIENCE:?}"));
+    }
+
+    /// Asks for a task's result until it is as it should be.
+    async fn wait_for(&self, task: Uuid, good: impl Fn(&Value) -> bool, deadline: Instant) -> Option<Value> {
+        loop {
+            let answer = read(self.client.get(format!("{}/api/result/{task}", self.base))).await;
+            if let Ok((200, _, body)) = answer
+                && good(&body)
+            {
+                return Some(body);
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        let accepted = Accepted { at, expect: request.expect, own_webhook: request.own_webhook };
-        for task in &tasks {
-            ledger.accepted.entry(*task).or_insert(accepted);
-        }
-        if tasks.is_empty() {
-            ledger.complaints.push(format!("accepted without a task: {body}"));
-        }
-        tasks.first().copied()
+    }
+
+    fn complain(&self, text: String) {
+        self.ledger.lock().unwrap().complaints.push(text);
     }
 }
 
-/// The contract's upload, without id or key.
-fn anonymous(text: &str) -> Request {
-    let task_type = "named_entity_recognition";
-    let body = json!({ "data": json!({ "text": text }).to_string(), "task_type": task_type, "model_version": "v1.0" });
-    Request {
-        path: "/api/data/upload",
-        key: None,
-        content_type: "application/json",
-        body: body.to_string(),
-        repeatable: true,
-        expect: Expect::Completed,
-        own_webhook: false,
-        then: Then::Nothing,
-    }
-}
-
-/// An upload under an id of the caller's own.
-fn single(task_type: &str, text: &str, dice: &mut Dice) -> Request {
-    let version = if matches!(task_type, "rude" | "hosted") { "v1" } else { "v1.0" };
-    let body = json!({
-        "data": json!({ "text": text }).to_string(), "task_type": task_type, "model_version": version,
-        "task_id": dice.uuid(),
-    });
-    Request { body: body.to_string(), ..anonymous("") }
-}
-
-fn extra_task(extra: Extra, text: &str, dice: &mut Dice) -> Request {
-    if extra == Extra::Hosted {
-        // One whose process is killed three times is failed, and rightly so.
-        return Request { expect: Expect::Any, ..single("hosted", text, dice) };
-    }
-    // A server that hangs holds up the others: few do.
-    let manner = if dice.below(20) == 0 { "hang" } else { *dice.pick(&MANNERS[..5]) };
-    let expect = match manner {
-        // It may be asked beside one that hangs.
-        "well" => Expect::Any,
-        _ => Expect::Failed,
-    };
-    Request { expect, ..single("rude", manner, dice) }
-}
-
-/// Many lines at once, under a key.
-fn batch(dice: &mut Dice) -> Request {
-    let lines: Vec<String> = (0..LINES).map(|_| json!({ "text": dice.pick(&TEXTS) }).to_string()).collect();
-    Request {
-        path: "/api/data/upload/batch?task_type=sentiment_analysis&model_version=v1.0",
-        key: Some(dice.uuid().to_string()),
-        content_type: "application/x-ndjson",
-        body: lines.join("\n"),
-        ..anonymous("")
-    }
+/// Status, whether there is a `Retry-After`, and body of the answer, when there is one.
+async fn read(request: RequestBuilder) -> Result<(u16, bool, Value), reqwest::Error> {
+    let answer = request.send().await?;
+    let (status, retry_after) = (answer.status().as_u16(), answer.headers().contains_key("retry-after"));
+    let text = answer.text().await?;
+    Ok((status, retry_after, serde_json::from_str(&text).unwrap_or(Value::Null)))
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 
 use crate::faults::{self, Fault};
-use crate::load::{Extra, Plan};
+use crate::load::Plan;
+use crate::request::Extra;
 use crate::run::{Outcome, run};
 use crate::site::Slot;
 use crate::table;
@@ -26,9 +27,12 @@ struct Orders {
 impl Orders {
     fn read() -> Self {
         let only: String = read("ONLY", String::new());
-        let mut faults = faults::all();
-        faults.retain(|fault| only.is_empty() || only.split(',').any(|name| name == fault.name));
-        assert!(!faults.is_empty(), "--only {only}: no such fault; known are {}", names());
+        let names: Vec<&str> = only.split(',').filter(|name| !name.is_empty()).collect();
+        let faults = match faults::named(&names) {
+            Ok(_) if names.is_empty() => faults::all(),
+            Ok(faults) => faults,
+            Err(unknown) => panic!("--only {only}: no fault is called {unknown}; known are {}", self::names()),
+        };
         Self {
             time: Duration::from_secs(60 * read("MINUTES", 10)),
             seed: read("SEED", 1),
@@ -124,7 +128,10 @@ fn conclude(outcomes: &[Outcome], unjudged: usize) {
     println!("\n{}", table::summary(outcomes));
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.findings.passed()).collect();
     let tasks: usize = outcomes.iter().map(|outcome| outcome.findings.tasks).sum();
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    let (archived, trimmed) = (sum(|outcome| outcome.left_redis.0), sum(|outcome| outcome.left_redis.1));
     println!("{} runs, {tasks} tasks, {} runs failed, {unjudged} not judged", outcomes.len(), failed.len());
+    println!("{archived} events were archived and {trimmed} left the stream");
     for outcome in &failed {
         println!("failed: bin/faults --only {} --seed {}", outcome.fault, outcome.seed);
     }

@@ -4,7 +4,7 @@
 //! A run, in reading order:
 //!
 //! 1. [`site`] – an installation: [`servers`], a [`proxy`] before each of them, the roles as a [`fleet`], a [`receiver`].
-//! 2. [`load`] – callers, in an open loop; [`dice`] draw what they send.
+//! 2. [`load`] – callers, in an open loop; [`dice`] draw what they send ([`request`]), and a [`ledger`] keeps what they know.
 //! 3. [`faults`] – what strikes, and how it heals.
 //! 4. [`collect`] – all comes to rest, and is written down: what callers were told, the [`journal`], tables, webhooks.
 //! 5. [`audit`] – they must tell the same, and so says the program's own [`verify`]; [`recovery`] – how soon it was as before.
@@ -16,6 +16,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 mod audit;
+mod clock;
 mod collect;
 mod dice;
 mod disk;
@@ -23,6 +24,7 @@ mod doctor;
 mod faults;
 mod fleet;
 mod journal;
+mod ledger;
 mod load;
 mod long;
 mod model_server;
@@ -39,27 +41,30 @@ mod recovery;
 #[path = "../shared/redis_cluster.rs"]
 #[allow(dead_code, reason = "shared with the tests of the link, which use more of it")]
 mod redis_cluster;
+mod request;
 mod run;
 mod servers;
 mod site;
 mod table;
 mod verify;
 
-use load::{Extra, Plan};
+use load::Plan;
+use request::Extra;
 use run::run;
 use site::Slot;
 
 /// Small enough for every test run.
-const SHORT: Plan = Plan { tasks: 250, rate: 100, extra: Extra::None };
+const SHORT: Plan = Plan { tasks: 400, rate: 150, extra: Extra::None };
 
 async fn nothing_is_lost_when(names: &[&str], seed: u64) {
     let mut slot = Slot::new().await;
     println!("{}", table::HEAD);
-    let mut failed = Vec::new();
-    for fault in faults::all().into_iter().filter(|fault| names.contains(&fault.name.as_str())) {
+    let (mut failed, mut tried) = (Vec::new(), 0);
+    for fault in faults::named(names).unwrap_or_else(|unknown| panic!("there is no fault {unknown}")) {
         match run(&mut slot, &fault, seed, SHORT).await {
             Ok(outcome) => {
                 println!("{outcome}\n{}", table::explain(&outcome));
+                tried += 1;
                 if !outcome.findings.passed() {
                     failed.push(fault.name);
                 }
@@ -68,6 +73,7 @@ async fn nothing_is_lost_when(names: &[&str], seed: u64) {
         }
     }
     assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(tried, names.len(), "every one of {names:?} is tried, or nothing is known of it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

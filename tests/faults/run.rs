@@ -8,8 +8,9 @@ use crate::audit::{Findings, judge};
 use crate::collect::{collect, drain};
 use crate::dice::Dice;
 use crate::faults::{Fault, Kind, Strike, roles, strike};
-use crate::fleet::API;
-use crate::load::{Ledger, Plan};
+use crate::fleet::{API, PROJECTOR};
+use crate::ledger::{Accepted, Ledger};
+use crate::load::Plan;
 use crate::recovery::{Flow, Rates, Span, last_ended_s};
 use crate::servers::MariaDb;
 use crate::site::{Impossible, Site, Slot};
@@ -25,6 +26,8 @@ pub(crate) struct Outcome {
     pub(crate) full_rate_s: Option<f64>,
     /// What was offered, accepted and ended from then to the end of the load.
     pub(crate) afterwards: Rates,
+    /// Events that were archived, and that left the stream.
+    pub(crate) left_redis: (u64, u64),
     /// The last task accepted before the end of the fault had its outcome so long after it, …
     pub(crate) ended_s: f64,
     /// … and was announced so long after it.
@@ -69,10 +72,13 @@ async fn perform(site: &mut Site<'_>, fault: &Fault, seed: u64, plan: Plan, dice
     healed.send_replace(Some(strike.healed));
     load.await.unwrap();
 
+    drain(site).await;
+    // Shadows are asked when nobody waits: what they said is in the journal now, and is folded yet.
+    site.fleet.terminate(|role| role.name != PROJECTOR).await;
     let journal = drain(site).await;
     site.fleet.terminate(|_| true).await;
     let deliveries = site.receiver.deliveries();
-    let mut seen = collect(site, journal, strike, &deliveries).await;
+    let mut seen = collect(site, journal, &deliveries).await;
     seen.complaints.append(&mut site.complaints);
     seen.complaints.append(&mut site.fleet.complaints);
     let spans = spans(&seen.ledger, &seen, healed_at_us, strike.healed);
@@ -92,6 +98,7 @@ async fn perform(site: &mut Site<'_>, fault: &Fault, seed: u64, plan: Plan, dice
         held_s: (strike.healed - strike.began).as_secs_f64(),
         full_rate_s: flow.full_rate_s(),
         afterwards: flow.afterwards(),
+        left_redis: site.left_redis,
         ended_s: last_ended_s(ended),
         announced_s: last_ended_s(&announced),
     }
@@ -114,7 +121,7 @@ fn seconds(at: Instant, to: Instant) -> f64 {
 
 /// From acceptance to the terminal event.
 fn spans(ledger: &Ledger, seen: &crate::audit::Seen, healed_us: i64, healed: Instant) -> Vec<Span> {
-    let span = |(task, accepted): (&uuid::Uuid, &crate::load::Accepted)| {
+    let span = |(task, accepted): (&uuid::Uuid, &Accepted)| {
         let ended_us = seen.journal.tasks.get(task).filter(|told| !told.ends().is_empty())?.ended_us;
         let ended_s = (ended_us - healed_us) as f64 / 1e6;
         Some(Span { accepted_s: seconds(accepted.at, healed), ended_s })
@@ -128,7 +135,7 @@ fn announced(
     deliveries: &std::collections::HashMap<String, Vec<crate::receiver::Delivery>>,
     healed: Instant,
 ) -> Vec<Span> {
-    let span = |(task, accepted): (&uuid::Uuid, &crate::load::Accepted)| {
+    let span = |(task, accepted): (&uuid::Uuid, &Accepted)| {
         let first = deliveries.get(&format!("msg_{}_default", task.simple()))?.first()?;
         Some(Span { accepted_s: seconds(accepted.at, healed), ended_s: seconds(first.at, healed) })
     };

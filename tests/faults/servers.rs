@@ -12,9 +12,10 @@ use rustix::process::Signal;
 use sqlx::{AssertSqlSafe, Executor, MySqlPool};
 use tokio::process::{Child, Command};
 
+use crate::clock::Clock;
 use crate::disk::Room;
 use crate::fleet::send;
-use crate::program::free_addr;
+use crate::program::{Settings, free_addr};
 use crate::redis_cluster::RedisCluster;
 
 /// How long a server may take to come up; with all the machine's cores busy, and logs to recover.
@@ -25,6 +26,8 @@ pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) addr: String,
     command: Vec<String>,
+    /// Beside this process's own environment.
+    variables: Settings,
     log: PathBuf,
     child: Option<Child>,
     /// A disk of its own that can be filled.
@@ -40,6 +43,7 @@ impl Server {
             None => Command::new(words.next().expect("a program")),
             Some(room) => room.enter(),
         };
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.args(words).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).kill_on_drop(true);
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name)));
     }
@@ -98,6 +102,8 @@ pub(crate) enum Fsync {
 /// One server; or a cluster, before which no proxy stands.
 pub(crate) struct Redis {
     pub(crate) server: Server,
+    /// When it can be set.
+    clock: Option<Clock>,
     client: redis::Client,
     pub(crate) cluster: Option<RedisCluster>,
 }
@@ -109,12 +115,13 @@ impl Redis {
         let addr = format!("127.0.0.1:{}", cluster.nodes[0].port);
         let client = redis::Client::open(format!("redis://{addr}")).unwrap();
         let log = folder.join("redis.log");
-        let server = Server { name: "redis", addr, command: Vec::new(), log, child: None, room: None };
-        Self { server, client, cluster: Some(cluster) }
+        let server =
+            Server { name: "redis", addr, command: Vec::new(), variables: Vec::new(), log, child: None, room: None };
+        Self { server, clock: None, client, cluster: Some(cluster) }
     }
 
     /// With the durability InsightForge ships, unless told otherwise; on a disk of its own when there is one.
-    pub(crate) async fn start(folder: &Path, fsync: Fsync, room: Option<Room>) -> Self {
+    pub(crate) async fn start(folder: &Path, fsync: Fsync, room: Option<Room>, clock: Option<Clock>) -> Self {
         let data = room.as_ref().map_or_else(|| folder.join("redis"), |room| room.folder.clone());
         std::fs::create_dir_all(&data).unwrap();
         let addr = free_addr();
@@ -151,8 +158,9 @@ impl Redis {
         let command = words.iter().map(|word| (*word).to_owned()).collect();
         let log = folder.join("redis.log");
         let client = redis::Client::open(format!("redis://{addr}")).unwrap();
-        let server = Server { name: "redis", addr, command, log, child: None, room };
-        let mut redis = Self { server, client, cluster: None };
+        let variables = clock.as_ref().map_or_else(Vec::new, Clock::settings);
+        let server = Server { name: "redis", addr, command, variables, log, child: None, room };
+        let mut redis = Self { server, clock, client, cluster: None };
         redis.up().await;
         redis
     }
@@ -162,6 +170,11 @@ impl Redis {
         self.server.start();
         let client = self.client.clone();
         self.server.wait_until(async || ping(&client).await).await;
+    }
+
+    /// What its clock says beside the true time.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        self.clock.as_ref().expect("it has a clock of its own").set(seconds);
     }
 
     /// A connection past every proxy.
@@ -245,7 +258,10 @@ impl MariaDb {
         ];
         let command = command.iter().map(|word| (*word).to_owned()).collect();
         let root = tables::pool(&format!("mysql://root@{addr}"), 4).unwrap();
-        let mut mariadb = Self { server: Server { name: "mariadb", addr, command, log, child: None, room }, root };
+        let mut mariadb = Self {
+            server: Server { name: "mariadb", addr, command, variables: Vec::new(), log, child: None, room },
+            root,
+        };
         mariadb.up().await;
         mariadb
     }

@@ -94,7 +94,7 @@ pub(super) async fn fill_memory(site: &mut Site<'_>) -> Strike {
 async fn all_end(site: &Site<'_>, within: Duration) -> bool {
     let (mut journal, deadline) = (Journal::default(), Instant::now() + within);
     while Instant::now() < deadline {
-        journal.read_on(&site.redis, &site.keys, site.partitions).await.unwrap();
+        journal.read_on(&site.journal, site.partitions).await.unwrap();
         if journal.open() == 0 {
             return true;
         }
@@ -118,6 +118,26 @@ pub(super) async fn fill_disk(site: &mut Site<'_>) -> Strike {
     site.redis.server.room.as_ref().expect("it has a disk of its own").free();
     if site.redis.server.has_ended() {
         site.redis.up().await;
+    }
+    Strike { began, healed: Instant::now() }
+}
+
+/// Its clock says an hour less, from now on. With an analyzer that dies as it jumps: what that one held was delivered in what
+/// is the future now.
+pub(super) async fn clock_back(site: &mut Site<'_>, with_kill: bool) -> Strike {
+    let began = Instant::now();
+    if with_kill {
+        site.fleet.kill(ANALYZER).await;
+    }
+    site.redis.set_clock(-3_600);
+    let told: (i64, i64) = site.redis.query(&redis::cmd("TIME")).await;
+    let truly = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970");
+    if truly.as_secs().abs_diff(told.0.unsigned_abs()) < 3_000 {
+        site.complaints.push(format!("Redis' clock was not moved: it says {}, and it is {}", told.0, truly.as_secs()));
+    }
+    sleep(site.dice.millis(500, 1_000)).await;
+    if with_kill {
+        site.fleet.start(&[ANALYZER]).await;
     }
     Strike { began, healed: Instant::now() }
 }

@@ -7,6 +7,8 @@ use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::Strike;
+use crate::audit::Death;
+use crate::collect::recorded;
 use crate::fleet::{ANALYZER, API, PROJECTOR, send};
 use crate::site::Site;
 
@@ -14,14 +16,24 @@ use crate::site::Site;
 const REACHED: Duration = Duration::from_secs(60);
 
 /// `kill -9`, and a supervisor that starts them again.
-pub(super) async fn kill(site: &mut Site<'_>, names: &[&'static str]) -> Strike {
+pub(in crate::faults) async fn kill(site: &mut Site<'_>, names: &[&'static str]) -> Strike {
     let began = Instant::now();
     for name in names {
         site.fleet.kill(name).await;
+        note_death(site, name).await;
     }
     sleep(site.dice.millis(50, 1_000)).await;
     site.fleet.start(names).await;
     Strike { began, healed: Instant::now() }
+}
+
+/// What a dead projector leaves in doubt may be told again; what it had recorded may not.
+async fn note_death(site: &mut Site<'_>, name: &str) {
+    if name == PROJECTOR {
+        let at = Instant::now();
+        let recorded = recorded(site).await;
+        site.deaths.push(Death { at, recorded });
+    }
 }
 
 /// The role a step is in.
@@ -40,6 +52,7 @@ pub(crate) async fn doom(site: &mut Site<'_>, step: Step) {
         // These come seldom.
         Step::ReapUnsent | Step::ReapWritten | Step::OutboxClaimed => 1,
         Step::MoveUnsent | Step::MoveWritten => 1 + site.dice.below(3),
+        Step::ArchiveWritten | Step::ArchiveMarked | Step::ArchiveTrimmed => 1 + site.dice.below(3),
         _ => 1 + site.dice.below(12),
     };
     site.fleet.terminate_first(name).await;
@@ -60,7 +73,9 @@ pub(super) async fn die_at(site: &mut Site<'_>, step: Step) -> Strike {
         // Somebody to take over from.
         site.fleet.signal(ANALYZER, Signal::STOP);
     }
-    if !site.fleet.died(REACHED).await {
+    if site.fleet.died(REACHED).await {
+        note_death(site, of_step(step)).await;
+    } else {
         site.complaints.push(format!("the step {} was not reached within {REACHED:?}", step.name()));
     }
     let began = Instant::now();
@@ -87,6 +102,8 @@ pub(super) async fn two_projectors(site: &mut Site<'_>) -> Strike {
     site.fleet.start(&[PROJECTOR]).await;
     sleep(site.dice.millis(500, 1_500)).await;
     site.fleet.signal(PROJECTOR, Signal::STOP);
+    // Beyond the lease of what it has sent and not recorded, it is as good as dead.
+    note_death(site, PROJECTOR).await;
     sleep(site.dice.millis(5_500, 8_000)).await;
     site.fleet.signal(PROJECTOR, Signal::CONT);
     let healed = Instant::now();
@@ -145,7 +162,7 @@ fn children(pid: u32) -> Vec<u32> {
 /// Every role's clock says an hour less, from now on.
 pub(super) async fn clock_back(site: &mut Site<'_>) -> Strike {
     let began = Instant::now();
-    site.set_clock("-3600");
+    site.clock.as_ref().expect("it can be set").set(-3_600);
     sleep(site.dice.millis(500, 1_000)).await;
     Strike { began, healed: Instant::now() }
 }
