@@ -23,7 +23,9 @@ export const theFirstVisitTeaches = (browser, stack) =>
     await page.getByTestId('state').waitFor()
     await page.screenshot({ path: path.join(stack.shots, 'first-overview.png'), fullPage: true })
     await page.getByRole('link', { name: 'New task' }).click()
+    await page.getByRole('dialog').waitFor()
     await page.keyboard.press('Escape')
+    await page.getByRole('dialog').waitFor({ state: 'detached' })
     await page.getByTestId('first').waitFor()
     await page.screenshot({ path: path.join(stack.shots, 'first-visit.png') })
     // Filled in already: one click gives a result.
