@@ -158,7 +158,7 @@ export const en = {
     no_analyzers: 'No analyzer is running',
   },
   tasks: {
-    matched: '{count} task | {count} task | {count} tasks',
+    matched: '{count} tasks | {count} task | {count} tasks',
     export: 'Export',
     as_insight: 'As charts',
     create: 'New task',
@@ -382,7 +382,7 @@ export const en = {
     text: 'Message contains',
     error_code: 'Error code',
     task_type: 'Task type',
-    count: '{count} dead letter | {count} dead letter | {count} dead letters, of {groups} kinds',
+    count: '{count} dead letters | {count} dead letter | {count} dead letters, of {groups} kinds',
     none: 'No dead letters',
     none_text: 'What fails after its last attempt stands here, with the reason, until it is repeated or purged.',
     latest: 'latest',
