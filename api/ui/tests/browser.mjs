@@ -31,7 +31,7 @@ export async function visitor(browser, { theme = 'light', language = 'en', width
     // It works offline: nothing comes from anywhere else.
     if (!/^(http|ws):\/\/127\.0\.0\.1:/.test(request.url()) && !request.url().startsWith('data:')) page.wrong.push(`request to elsewhere: ${request.url()}`)
   })
-  page.setDefaultTimeout(15_000)
+  page.setDefaultTimeout(30_000)
   return page
 }
 
