@@ -39,8 +39,10 @@ const SILENCE: Duration = Duration::from_secs(60);
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// A reason has room for this many bytes.
 const REASON_BYTES: usize = 120;
-/// Bytes that are gathered before they are written.
-const WRITE_BYTES: usize = 64 * 1024;
+/// Bytes that are gathered before they are written, and read at once. Each connection holds that much all the time, and there
+/// are thousands.
+const WRITE_BYTES: usize = 8 * 1024;
+const READ_BYTES: usize = 2 * 1024;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     // Pages of others may not listen in: unlike an answer, what comes over a socket is theirs to read.
@@ -74,7 +76,8 @@ pub(crate) async fn socket(
         Problem::new(StatusCode::BAD_REQUEST, "no-websocket", "No WebSocket handshake", detail)
     })?;
     let place = app.live.place()?;
-    let upgrade = upgrade.max_message_size(MESSAGE_BYTES).max_frame_size(MESSAGE_BYTES).write_buffer_size(WRITE_BYTES);
+    let upgrade = upgrade.max_message_size(MESSAGE_BYTES).max_frame_size(MESSAGE_BYTES);
+    let upgrade = upgrade.write_buffer_size(WRITE_BYTES).read_buffer_size(READ_BYTES);
     Ok(upgrade
         .on_upgrade(async move |socket| {
             let conversation = converse(app.clone(), socket, place);
