@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes grafana/dashboards/insightforge.json: one row a role, in the order of a task's life.
+"""Writes grafana/dashboards/*.json: the overview, with a row a role in the order of a task's life; models; webhooks; the
+servers behind.
 
 usage: grafana/board.py [--check]    --check compares instead of writing
 
@@ -10,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-BOARD = Path(__file__).parent / "dashboards/insightforge.json"
+FOLDER = Path(__file__).parent / "dashboards"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS, HEIGHT, STAT_HEIGHT = 3, 8, 4
 
@@ -22,7 +23,7 @@ def rate(selector, by=""):
 def quantiles(metric, selector, by=""):
     """Median and 99th percentile of a histogram."""
     labels = f"le, {by}" if by else "le"
-    legend = f"{{{{{by}}}}} " if by else ""
+    legend = "".join(f"{{{{{label}}}}} " for label in by.split(", ") if label)
     buckets = f"sum by ({labels}) (rate({metric}_bucket{selector}[$__rate_interval]))"
     return [(f"histogram_quantile({q}, {buckets})", f"{legend}{name}") for q, name in ((0.5, "p50"), (0.99, "p99"))]
 
@@ -33,6 +34,9 @@ def share(part, whole):
 
 
 TYPE = '{job="analyzer",task_type=~"$task_type"}'
+IN_TIME = '{job="analyzer",task_type=~"$task_type",le=~"30|30.0"}'
+MODEL = '{job="analyzer",task_type=~"$task_type",model_version=~"$model_version"}'
+ASKED = '{job="analyzer",task_type=~"$task_type",version=~"$model_version"}'
 AT_A_GLANCE = [
     ("API", "Doors that Prometheus reaches.", "none", [('sum(up{job="api"})', "")]),
     ("Analyzers", "Analyzers that Prometheus reaches.", "none", [('sum(up{job="analyzer"})', "")]),
@@ -82,17 +86,14 @@ ROWS = [
          quantiles("if_queue_wait_seconds", TYPE, "task_type")),
         ("Oldest waiting", "Age of the oldest task on each lane that has no outcome yet.", "s",
          [("max by (lane) (if_lane_oldest_seconds)", "{{lane}}")]),
+        ("Begun within 30 s", "Share of tasks that waited no longer for their first attempt; 99 % is the goal.", "percentunit",
+         [(f"{rate(f'if_queue_wait_seconds_bucket{IN_TIME}')} / {rate(f'if_queue_wait_seconds_count{TYPE}')}", "in time")]),
+        ("Waiting without an analyzer", "Tasks on lanes that no analyzer serves.", "short",
+         [("sum by (lane) (max by (lane) (if_lane_unserved_tasks))", "{{lane}}")]),
         ("Waiting by lane", "Tasks on each lane that have no outcome yet.", "short",
          [("sum by (lane) (if_lane_tasks)", "{{lane}}")]),
         ("Duration of a model's batch", "One call of a model.", "s",
          quantiles("if_inference_duration_seconds", TYPE, "task_type")),
-        ("Models", "Packages that were loaded, replaced, unloaded or refused.", "short",
-         [("sum by (change) (increase(if_model_changes_total[$__rate_interval]))", "{{change}}")]),
-        ("Shadows", "What shadow versions said beside the answers: the same, something else, or nothing.", "eps",
-         [(rate(f"if_shadow_results_total{TYPE}", "task_type, model_version, outcome"),
-           "{{task_type}} {{model_version}} {{outcome}}")]),
-        ("Shadows left out", "Answers that no shadow was compared with, by reason.", "eps",
-         [(rate("if_shadow_dropped_total", "reason"), "{{reason}}")]),
         ("Tasks a batch", "Mean size of what a model is asked at once.", "short",
          [(f"{rate(f'if_inference_batch_size_sum{TYPE}', 'task_type')}"
            f" / {rate(f'if_inference_batch_size_count{TYPE}', 'task_type')}", "{{task_type}}")]),
@@ -116,7 +117,7 @@ ROWS = [
          quantiles("if_projector_transaction_duration_seconds", "")),
         ("Events that could not be folded", "Since the process started; the table projection_faults lists them.", "short",
          [("sum(if_projector_illegal_events_total)", "faults")]),
-        ("Kept in Redis only", "Folded events of each partition that are not archived yet; nothing without an archive.", "short",
+        ("Kept in Redis only", "Folded events of each partition that are not archived yet; without an archive, all of them.", "short",
          [("max by (partition) (if_archive_lag_events)", "{{partition}}")]),
         ("Archived and trimmed", "Events written to the archive, and events that left Redis.", "eps",
          [(rate("if_archive_events_total"), "archived"), (rate("if_journal_trimmed_events_total"), "trimmed")]),
@@ -137,6 +138,68 @@ ROWS = [
          [('time() - max by (instance) (if_last_read_timestamp_seconds{job="projector"})', "{{instance}}")]),
     ]),
     ("Webhooks: announced", [
+        ("Webhook attempts", "By outcome. `blocked`: the address is not allowed.", "eps",
+         [(rate("if_webhook_attempts_total", "outcome"), "{{outcome}}")]),
+        ("Webhooks overdue", "How long the oldest delivery that is due has been so.", "s",
+         [("max(if_webhook_overdue_seconds)", "overdue")]),
+        ("Webhooks outstanding", "Deliveries not yet made or given up; counted up to 100,000.", "short",
+         [("max(if_webhook_outbox_pending)", "pending")]),
+    ]),
+]
+MODELS = [
+    ("Answers by version", [
+        ("Attempts ended", "By the version that was asked, completed or not.", "eps",
+         [(rate(f"if_tasks_finished_total{MODEL}", "task_type, model_version, outcome"),
+           "{{task_type}} {{model_version}} {{outcome}}")]),
+        ("Failed", "Share of attempts of each version that did not complete.", "percentunit",
+         [("(sum by (task_type, model_version) (rate(if_tasks_finished_total"
+           + MODEL.replace("}", ',outcome!="completed"}') + "[$__rate_interval])) or 0 * "
+           + f"{rate(f'if_tasks_finished_total{MODEL}', 'task_type, model_version')})"
+           + f" / ({rate(f'if_tasks_finished_total{MODEL}', 'task_type, model_version')} > 0)",
+           "{{task_type}} {{model_version}}")]),
+        ("Duration of a call", "One call of a model, whatever asked it.", "s",
+         quantiles("if_model_infer_seconds", MODEL, "task_type, model_version")),
+        ("Wait for a thread", "Time an input waited for a thread of its model.", "s",
+         quantiles("if_model_queue_seconds", MODEL, "task_type, model_version")),
+        ("Inputs a call", "Mean number of inputs that are asked at once.", "short",
+         [(f"{rate(f'if_model_batch_size_sum{MODEL}', 'task_type, model_version')}"
+           f" / {rate(f'if_model_batch_size_count{MODEL}', 'task_type, model_version')}", "{{task_type}} {{model_version}}")]),
+        ("Cost of a call", "Mean cost of a batch in the model's own unit, padding included.", "short",
+         [(f"{rate(f'if_model_batch_cost_size_sum{MODEL}', 'task_type, model_version')}"
+           f" / {rate(f'if_model_batch_cost_size_count{MODEL}', 'task_type, model_version')}",
+           "{{task_type}} {{model_version}}")]),
+        ("Padding", "Part of a padded batch that is padding; models that count tokens only.", "percentunit",
+         [(f"{rate(f'if_model_padding_ratio_sum{MODEL}', 'task_type, model_version')}"
+           f" / {rate(f'if_model_padding_ratio_count{MODEL}', 'task_type, model_version')}",
+           "{{task_type}} {{model_version}}")]),
+        ("Turned away", "Inputs for which too many waited, and inputs whose deadline passed before a thread was free.", "eps",
+         [(rate(f"if_model_rejected_total{MODEL}", "task_type, model_version"), "{{task_type}} {{model_version}} full"),
+          (rate(f"if_model_expired_total{MODEL}", "task_type, model_version"), "{{task_type}} {{model_version}} late")]),
+    ]),
+    ("What is loaded", [
+        ("Memory", "What each model keeps, in all processes; 0 while it is unloaded.", "bytes",
+         [(f"sum by (task_type, model_version) (if_model_resident_bytes{MODEL})", "{{task_type}} {{model_version}}")]),
+        ("Processes that died", "Processes of a model that died or were killed and are started again.", "short",
+         [(f"sum(increase(if_model_restarts_total{MODEL}[$__rate_interval])) or vector(0)", "restarts")]),
+        ("Packages", "Packages that were loaded, replaced, unloaded or refused.", "short",
+         [("sum by (change) (increase(if_model_changes_total[$__rate_interval]))", "{{change}}")]),
+        ("Shadows", "What shadow versions said beside the answers: the same, something else, or nothing.", "eps",
+         [(rate(f"if_shadow_results_total{TYPE}", "task_type, model_version, outcome"),
+           "{{task_type}} {{model_version}} {{outcome}}")]),
+        ("Shadows left out", "Answers that no shadow was compared with, by reason.", "eps",
+         [(rate("if_shadow_dropped_total", "reason"), "{{reason}}")]),
+    ]),
+    ("Asked at once, without a task", [
+        ("Answers", "Inputs at the synchronous door, by version and outcome.", "eps",
+         [(rate(f"if_infer_requests_total{ASKED}", "task_type, version, outcome"), "{{task_type}} {{version}} {{outcome}}")]),
+        ("Nobody could answer", "Questions for what there is not, by reason.", "eps",
+         [(rate('if_infer_requests_total{job="analyzer",version=""}', "outcome"), "{{outcome}}")]),
+        ("Duration of an answer", "From the input read at that door to its answer.", "s",
+         quantiles("if_infer_duration_seconds", ASKED, "task_type, version")),
+    ]),
+]
+WEBHOOKS = [
+    ("Deliveries", [
         ("Attempts", "By outcome. `blocked`: the address is not allowed.", "eps",
          [(rate("if_webhook_attempts_total", "outcome"), "{{outcome}}")]),
         ("Not delivered", "Share of attempts that delivered nothing.", "percentunit",
@@ -156,7 +219,13 @@ ROWS = [
          " by another process before the outcome was recorded.", "eps",
          [(rate("if_webhook_postponed_total"), "postponed"), (rate("if_webhook_leases_lost_total"), "lease lost")]),
     ]),
+]
+SERVERS = [
     ("Redis: the journal", [
+        ("Redis answers", "1: the exporter reaches it.", "bool_yes_no", [("min(redis_up)", "up")]),
+        ("Redis started", "How long ago; a restart loses nothing, and costs a load of the log.", "s",
+         [("max(redis_uptime_in_seconds)", "ago")]),
+        ("Keys", "Live tasks, lanes and cached outcomes.", "short", [("sum(redis_db_keys)", "keys")]),
         ("Memory", "Used, and the limit beyond which uploads are refused (0: none).", "bytes",
          [("redis_memory_used_bytes", "used"), ("redis_memory_max_bytes", "limit")]),
         ("Commands", "By command, the ten most frequent.", "ops",
@@ -171,6 +240,7 @@ ROWS = [
          [("redis_connected_clients", "connected"), ("redis_blocked_clients", "waiting")]),
     ]),
     ("MySQL: the tables", [
+        ("MySQL answers", "1: the exporter reaches it.", "bool_yes_no", [("min(mysql_up)", "up")]),
         ("Statements", "By kind.", "ops",
          [(rate('mysql_global_status_commands_total{command=~"select|insert|update|delete|commit|rollback"}', "command"),
            "{{command}}")]),
@@ -232,8 +302,9 @@ def panel(kind, title, description, unit, queries):
     return made
 
 
-def variables():
-    return [
+def variables(chosen):
+    """The data source, and a choice for each label that queries filter by."""
+    made = [
         {
             "name": "datasource",
             "label": "Prometheus",
@@ -241,38 +312,56 @@ def variables():
             "query": "prometheus",
             "current": {"text": "Prometheus", "value": "prometheus"},
         },
-        {
-            "name": "task_type",
-            "label": "Task type",
-            "type": "query",
-            "datasource": DATASOURCE,
-            "query": {"query": "label_values(if_tasks_started_total, task_type)", "refId": "task_type"},
-            "refresh": 2,
-            "sort": 1,
-            "multi": True,
-            "includeAll": True,
-            "allValue": ".*",
-            "current": {"text": ["All"], "value": ["$__all"]},
-        },
     ]
+    for name, label, query in chosen:
+        made.append(
+            {
+                "name": name,
+                "label": label,
+                "type": "query",
+                "datasource": DATASOURCE,
+                "query": {"query": query, "refId": name},
+                "refresh": 2,
+                "sort": 1,
+                "multi": True,
+                "includeAll": True,
+                "allValue": ".*",
+                "current": {"text": ["All"], "value": ["$__all"]},
+            }
+        )
+    return made
 
 
-def board():
+TASK_TYPE = ("task_type", "Task type", "label_values(if_model_resident_bytes, task_type)")
+MODEL_VERSION = ("model_version", "Version", 'label_values(if_model_resident_bytes{task_type=~"$task_type"}, model_version)')
+
+# File and uid, title, description, stats at the top, rows, variables.
+BOARDS = [
+    ("insightforge", "InsightForge", "The life of a task, a row a role.", AT_A_GLANCE, ROWS, [TASK_TYPE]),
+    ("insightforge-models", "InsightForge models", "Which version answers how often, how fast and how well.", [], MODELS,
+     [TASK_TYPE, MODEL_VERSION]),
+    ("insightforge-webhooks", "InsightForge webhooks", "What is announced, and what is not.", [], WEBHOOKS, []),
+    ("insightforge-servers", "InsightForge servers", "Redis, which holds the journal, and MySQL, which holds the tables.", [],
+     SERVERS, []),
+]
+
+
+def board(uid, title, description, stats, rows, chosen):
     layout = Layout()
-    for stat in AT_A_GLANCE:
-        layout.add(panel("stat", *stat), 24 // len(AT_A_GLANCE), STAT_HEIGHT)
-    height = STAT_HEIGHT
-    for title, panels in ROWS:
+    for stat in stats:
+        layout.add(panel("stat", *stat), 24 // len(stats), STAT_HEIGHT)
+    height = STAT_HEIGHT if stats else 0
+    for row, panels in rows:
         layout.line(height)
-        layout.add({"type": "row", "title": title, "collapsed": False, "panels": []}, 24, 1)
+        layout.add({"type": "row", "title": row, "collapsed": False, "panels": []}, 24, 1)
         layout.line(1)
         height = HEIGHT
         for series in panels:
             layout.add(panel("timeseries", *series), 24 // COLUMNS, HEIGHT)
     return {
-        "uid": "insightforge",
-        "title": "InsightForge",
-        "description": "The life of a task, a row a role. Written by grafana/board.py.",
+        "uid": uid,
+        "title": title,
+        "description": f"{description} Written by grafana/board.py.",
         "tags": ["insightforge"],
         "schemaVersion": 41,
         "version": 1,
@@ -281,22 +370,29 @@ def board():
         "refresh": "10s",
         "time": {"from": "now-30m", "to": "now"},
         "timezone": "browser",
-        "templating": {"list": variables()},
+        "templating": {"list": variables(chosen)},
         "annotations": {"list": []},
-        "links": [],
+        # The other boards, with the same time.
+        "links": [
+            {"type": "dashboards", "tags": ["insightforge"], "title": "InsightForge", "asDropdown": True, "keepTime": True,
+             "includeVars": False, "targetBlank": False, "icon": "external link", "tooltip": "", "url": ""},
+        ],
         "panels": layout.panels,
     }
 
 
 def main():
-    text = json.dumps(board(), indent=2, ensure_ascii=False) + "\n"
+    texts = {FOLDER / f"{made[0]}.json": json.dumps(board(*made), indent=2, ensure_ascii=False) + "\n" for made in BOARDS}
     if sys.argv[1:] == ["--check"]:
-        if not BOARD.exists() or BOARD.read_text() != text:
-            sys.exit(f"{BOARD} is not what grafana/board.py writes; run it")
+        wrong = [str(path) for path, text in texts.items() if not path.exists() or path.read_text() != text]
+        wrong += [str(path) for path in FOLDER.glob("*.json") if path not in texts]
+        if wrong:
+            sys.exit(f"not what grafana/board.py writes; run it: {', '.join(wrong)}")
     elif sys.argv[1:]:
         sys.exit(__doc__)
     else:
-        BOARD.write_text(text)
+        for path, text in texts.items():
+            path.write_text(text)
 
 
 if __name__ == "__main__":

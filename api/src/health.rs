@@ -167,6 +167,14 @@ struct LaneLoad {
     analyzers: usize,
 }
 
+/// How many tasks of each lane no analyzer serves, by the lane's name in figures; `None` while that cannot be found out.
+pub(crate) async fn unserved(app: &App) -> Option<Vec<(String, u64)>> {
+    let report = report(app).await;
+    let lanes = &report.components.backlog.as_ref()?.lanes;
+    let unserved = |lane: &LaneLoad| if lane.analyzers == 0 { lane.tasks } else { 0 };
+    Some(lanes.iter().map(|lane| (format!("{}:{}", lane.task_type, lane.model_version), unserved(lane))).collect())
+}
+
 pub(crate) async fn servers(app: &App) -> Servers {
     // Who comes while another asks waits for that answer.
     let mut kept = app.health.servers.lock().await;

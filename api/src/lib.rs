@@ -90,6 +90,7 @@ mod show;
 mod submit;
 mod trace;
 mod ui;
+mod unserved;
 mod upload;
 mod visitors;
 mod wait;
@@ -174,6 +175,7 @@ pub async fn run(
         None => None,
     };
     listening(public.addr());
+    tokio::spawn(unserved::watch(app.clone(), shutdown.clone()));
     let serve_public = public.serve(router::public(&app), shutdown.clone());
     match internal {
         Some(internal) => {

