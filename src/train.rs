@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use insightforge_inference::train::tagger::folder::{CHINESE, ENGLISH, Folder};
 use insightforge_inference::train::tagger::{Plan, Trained, package, train_chinese, train_english};
+use serde_json::json;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -37,6 +38,9 @@ struct Ner {
     out: PathBuf,
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Print the outcome as one JSON object; what is told meanwhile goes to standard error
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -60,12 +64,18 @@ fn ner(args: &Ner) -> anyhow::Result<ExitCode> {
     }
     let files = [(package::CHINESE, &chinese.file[..]), (package::ENGLISH, &english.file[..])];
     package::write(&args.out, &files).with_context(|| format!("writing {}", args.out.display()))?;
-    println!("written to {}", args.out.display());
+    if args.json {
+        let bytes = |trained: &Trained| trained.file.len();
+        let folder = args.out.display().to_string();
+        println!("{}", json!({ "folder": folder, "chinese_bytes": bytes(&chinese), "english_bytes": bytes(&english) }));
+    } else {
+        println!("written to {}", args.out.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 fn report(name: &str, trained: &Trained, started: Instant) {
-    println!(
+    eprintln!(
         "{name}: {} bytes from {} sentences in {:.1} s; {} of {} features kept, {} words known, {} names not at tokens' edges",
         trained.file.len(),
         trained.sentences,

@@ -35,6 +35,9 @@ pub(super) struct Args {
     /// The operator's ONNX Runtime library, for packages that need it
     #[arg(long)]
     onnxruntime: Option<PathBuf>,
+    /// Print one JSON object a set
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -54,16 +57,18 @@ fn report(args: &Args) -> anyhow::Result<()> {
     let package = Package::read(&args.package).with_context(|| format!("{} is no package", args.package.display()))?;
     let model =
         open(Arc::new(package), &OpenOptions { onnxruntime: args.onnxruntime.clone(), ..OpenOptions::default() })?;
-    println!(
-        "{:<20} {:>6} {:>6} {:>6}  {:>6} {:>6} {:>6}  {:>9} {:>9}",
-        "set", "F1", "prec.", "recall", "PER", "LOC", "ORG", "texts/s", "chars/s"
-    );
+    if !args.json {
+        println!(
+            "{:<20} {:>6} {:>6} {:>6}  {:>6} {:>6} {:>6}  {:>9} {:>9}",
+            "set", "F1", "prec.", "recall", "PER", "LOC", "ORG", "texts/s", "chars/s"
+        );
+    }
     if let Some(data) = &args.data {
         let mut folder = Folder::new(data);
         for set in CHINESE.iter().chain(&ENGLISH).filter(|set| set.weight.is_none()) {
             let samples = folder.samples(set);
             if !samples.is_empty() {
-                print(set.name, &model, &samples)?;
+                print(set.name, &model, &samples, args.json)?;
             }
         }
         for missing in &folder.missing {
@@ -72,7 +77,7 @@ fn report(args: &Args) -> anyhow::Result<()> {
     }
     for file in &args.file {
         let samples = own(file, args.join)?;
-        print(&file.file_name().unwrap_or_default().to_string_lossy(), &model, &samples)?;
+        print(&file.file_name().unwrap_or_default().to_string_lossy(), &model, &samples, args.json)?;
     }
     Ok(())
 }
@@ -123,7 +128,7 @@ fn ask(model: &Loaded, samples: &[Sample]) -> anyhow::Result<Vec<Vec<(usize, usi
     Ok(all)
 }
 
-fn print(name: &str, model: &Loaded, samples: &[Sample]) -> anyhow::Result<()> {
+fn print(name: &str, model: &Loaded, samples: &[Sample], as_json: bool) -> anyhow::Result<()> {
     let started = Instant::now();
     let found = ask(model, samples).with_context(|| name.to_owned())?;
     let seconds = started.elapsed().as_secs_f64();
@@ -132,6 +137,20 @@ fn print(name: &str, model: &Loaded, samples: &[Sample]) -> anyhow::Result<()> {
         measured.add(&sample.names, found);
     }
     let chars: usize = samples.iter().map(|sample| sample.text.chars().count()).sum();
+    let rate = |count: usize| count as f64 / seconds;
+    if as_json {
+        let [person, location, organization] = measured.each.map(|counts: Counts| counts.f1());
+        let all = &measured.all;
+        println!(
+            "{}",
+            json!({
+                "set": name, "f1": all.f1(), "precision": all.precision(), "recall": all.recall(),
+                "f1_by_type": { "PERSON": person, "LOCATION": location, "ORGANIZATION": organization },
+                "texts_per_s": rate(samples.len()), "chars_per_s": rate(chars),
+            })
+        );
+        return Ok(());
+    }
     let percent = |share: f64| format!("{:.1}", share * 100.0);
     let [person, location, organization] = measured.each.map(|counts: Counts| percent(counts.f1()));
     println!(
@@ -139,8 +158,8 @@ fn print(name: &str, model: &Loaded, samples: &[Sample]) -> anyhow::Result<()> {
         percent(measured.all.f1()),
         percent(measured.all.precision()),
         percent(measured.all.recall()),
-        samples.len() as f64 / seconds,
-        chars as f64 / seconds
+        rate(samples.len()),
+        rate(chars)
     );
     Ok(())
 }

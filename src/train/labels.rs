@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// What results call the model [default: the task type and version]
     #[arg(long)]
     model_name: Option<String>,
+    /// Print the outcome as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Chinese and English sentiment.
@@ -110,6 +113,15 @@ fn finish(args: &Args, task_type: &str, config: &Config, examples: &[Example]) -
         card: Card { training: command_line(), ..Card::default() },
     };
     write(&args.out, naming, &file)?;
+    if args.json {
+        let (texts, labels, bytes) = (examples.len(), file.header.labels.len(), file.table.bytes());
+        let (folder, seconds) = (args.out.display().to_string(), took.as_secs_f64());
+        println!(
+            "{}",
+            serde_json::json!({ "folder": folder, "texts": texts, "labels": labels, "bytes": bytes, "seconds": seconds })
+        );
+        return Ok(());
+    }
     println!(
         "{}: {} texts, {} labels, {} bytes of weights, trained in {:.1} s",
         args.out.display(),
