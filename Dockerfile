@@ -18,7 +18,7 @@ COPY . .
 COPY --from=ui /ui/dist api/ui/dist
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --bin insightforge \
+    cargo build --release --locked --features otel --bin insightforge \
     && cp target/release/insightforge /insightforge \
     && mkdir /archive
 

@@ -1,7 +1,6 @@
 //! What every command needs before its work begins: a runtime, a TLS provider, logs, signals; and for the roles, the
 //! listener for metrics and health.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -20,7 +19,10 @@ use insightforge_schema::fail;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use crate::config::Secret;
+use crate::log;
 
 /// Runs a command on a fresh runtime with so many threads; an error is printed once, here.
 pub(crate) fn run(worker_threads: NonZeroUsize, command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
@@ -57,6 +59,20 @@ pub(crate) struct RoleArgs {
     /// a thread that is woken for every message costs more than it brings
     #[arg(long, env = "INSIGHTFORGE_WORKER_THREADS")]
     worker_threads: Option<NonZeroUsize>,
+    /// Where spans go: an OpenTelemetry collector's OTLP/HTTP address, such as http://127.0.0.1:4318. None are told without
+    /// one, or by a program that was built without the feature `otel`
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
+    otlp_endpoint: Option<Url>,
+    /// Headers for the collector: `name=value,name=value`
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_HEADERS", hide_env_values = true)]
+    otlp_headers: Option<Secret>,
+    /// Share of traces that are kept, from 0 to 1, of those whose caller has not decided
+    #[arg(long, env = "INSIGHTFORGE_TRACE_SHARE", default_value_t = 1.0, value_parser = share)]
+    trace_share: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "must be from 0 to 1".to_owned())
 }
 
 /// The machine's cores, as far as this process may use them.
@@ -65,7 +81,7 @@ pub(crate) fn cores() -> NonZeroUsize {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
+pub(crate) enum LogFormat {
     Text,
     Json,
 }
@@ -75,16 +91,14 @@ impl RoleArgs {
         self.worker_threads.unwrap_or(NonZeroUsize::new(cores().get() / 2).unwrap_or(NonZeroUsize::MIN))
     }
 
-    /// Starts logging to standard output.
-    pub(crate) fn start_logging(&self) -> anyhow::Result<()> {
-        let filter = EnvFilter::try_new(&self.log).context("INSIGHTFORGE_LOG")?;
-        // Colours are for a terminal; a file or a collector gets the text.
-        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stdout().is_terminal());
-        match self.log_format {
-            LogFormat::Text => logs.init(),
-            LogFormat::Json => logs.json().flatten_event(true).init(),
-        }
-        Ok(())
+    /// Starts logging to standard output, and telling of spans where a collector is given. `service` is the role.
+    pub(crate) fn start_logging(&self, service: &'static str) -> anyhow::Result<log::Started> {
+        let collector = self.otlp_endpoint.as_ref().map(|endpoint| log::Collector {
+            endpoint: endpoint.clone(),
+            headers: self.otlp_headers.as_ref().map_or("", Secret::reveal).to_owned(),
+            share: self.trace_share,
+        });
+        log::start(&self.log, self.log_format, service, collector)
     }
 
     /// Refuses an address that others can reach, unless that was asked for: nothing authenticates callers yet.
@@ -131,6 +145,7 @@ const LIFE_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 /// Answers of small models are counted in microseconds.
 const INFER_SECONDS: &[f64] =
     &[0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
+const RATIOS: &[f64] = &[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 const SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
 
 /// Installs the recorder; the role describes its metrics afterwards.
@@ -139,9 +154,14 @@ pub(crate) fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Full("if_end_to_end_seconds".to_owned()), LIFE_SECONDS)?
         .set_buckets_for_metric(Matcher::Full("if_queue_wait_seconds".to_owned()), LIFE_SECONDS)?
         .set_buckets_for_metric(Matcher::Full("if_infer_duration_seconds".to_owned()), INFER_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("if_model_infer_seconds".to_owned()), INFER_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("if_model_queue_seconds".to_owned()), INFER_SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), STEP_SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_ratio".to_owned()), RATIOS)?
         .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), SIZES)?
         .install_recorder()?;
+    #[cfg(feature = "otel")]
+    crate::otel::describe_metrics();
     metrics::describe_gauge!("if_build_info", "Always 1; the label says which release runs");
     metrics::gauge!("if_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)

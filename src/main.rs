@@ -13,10 +13,13 @@ mod dead_letters;
 mod doctor;
 mod evaluate;
 mod healthcheck;
+mod log;
 mod migrate;
 mod mirrors;
 mod model_host;
 mod models;
+#[cfg(feature = "otel")]
+mod otel;
 mod progress;
 mod rebuild;
 mod replay;

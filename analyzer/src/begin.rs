@@ -7,6 +7,7 @@ use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, Start, Started};
+use insightforge_schema::trace::trace_id;
 
 use crate::measure;
 use crate::take::{Batch, Reference};
@@ -129,7 +130,8 @@ fn read<'a>(worker: &Worker, batch: &Batch, reference: &'a Reference, submitted:
         }
     };
     if let Err(error) = &asked {
-        tracing::error!(task = %reference.task, worker = worker.name(), %error, "a task's input cannot be had");
+        let trace_id = trace_id(reference.task, reference.context.trace.as_deref());
+        tracing::error!(task.id = %reference.task, trace_id, worker = worker.name(), %error, "a task's input cannot be had");
     }
     Attempt { reference, asked }
 }

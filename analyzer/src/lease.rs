@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script;
+use insightforge_schema::trace::trace_id;
 
 use crate::take::create_group;
 use crate::wait::pause;
@@ -48,10 +49,10 @@ pub async fn beat(worker: &Worker, older_than: Duration) -> Result<Beat, LinkErr
             for ((task, token), held) in attempts.iter().zip(held) {
                 if held {
                     sum.renewed += 1;
-                } else if by_token.get(token).is_some() {
-                    by_token.remove(token);
+                } else if let Some(taken) = by_token.remove(token) {
+                    let trace_id = trace_id(*task, taken.trace.as_deref());
                     sum.lost += 1;
-                    tracing::info!(%task, lane = %lane.lane, "an attempt was taken away; its answer will be dropped");
+                    tracing::info!(task.id = %task, trace_id, lane = %lane.lane, "an attempt was taken away; its answer will be dropped");
                 }
             }
         }

@@ -40,6 +40,7 @@ pub mod worker;
 mod begin;
 mod duty;
 mod measure;
+mod told;
 mod unroutable;
 mod wait;
 

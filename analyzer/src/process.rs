@@ -8,10 +8,12 @@ use crate::end::{Judged, Tally, end};
 use crate::judge::{Verdict, judge};
 use crate::shadow::Job;
 use crate::take::Batch;
+use crate::told;
 use crate::worker::Worker;
 
 /// Works off one batch: begin → ask → judge → end.
 pub async fn process(worker: &Worker, batch: Batch) -> Tally {
+    let began_us = now_us();
     let attempts = begin(worker, &batch).await;
     if attempts.is_empty() {
         return Tally::default();
@@ -27,6 +29,7 @@ pub async fn process(worker: &Worker, batch: Batch) -> Tally {
         .collect();
     let (ours, gone) = still_held(&batch, judged);
     let (mut tally, completed) = end(worker, &batch.lane, &ours, now_us()).await;
+    told::tell(&batch.lane, &ours, began_us);
     tally.lost += gone;
     batch.lane.meters.lost(gone);
     for judged in ours.into_iter().enumerate().filter(|(at, _)| completed.contains(at)).map(|(_, judged)| judged) {

@@ -12,6 +12,7 @@ use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::Lane;
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{self, Reap, Reaped, Takeover};
+use insightforge_schema::trace::trace_id;
 use redis::Value;
 
 use crate::ask::Answer;
@@ -131,7 +132,8 @@ async fn take_over(
     let reaped = script::reap(&worker.link, &worker.keys, partition, lane, now_us / 1_000, &reap).await?;
     fail::reached(Step::ReapWritten);
     if reaped == Reaped::Done {
-        tracing::warn!(task = %reference.task, %lane, holder = record.map(|record| record.worker),
+        let trace_id = trace_id(reference.task, reference.context.trace.as_deref());
+        tracing::warn!(task.id = %reference.task, trace_id, %lane, holder = record.map(|record| record.worker),
             outcome = outcome(&reap.takeover), "took over from a silent holder");
         count(&reap.takeover, sum);
     }

@@ -396,7 +396,15 @@ impl Taker {
                     }
                     match read_reference(&token, fields) {
                         Some(reference) => {
-                            held.insert(token, Held { task: reference.task, since, begun: false });
+                            held.insert(
+                                token,
+                                Held {
+                                    task: reference.task,
+                                    trace: reference.context.trace.clone(),
+                                    since,
+                                    begun: false,
+                                },
+                            );
                             references.push(reference);
                         }
                         None => broken.push(token),

@@ -82,9 +82,11 @@ pub struct ServedLane {
 }
 
 /// An attempt this process has in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     pub task: TaskId,
+    /// W3C `traceparent` of its events, for the log.
+    pub trace: Option<String>,
     pub since: Instant,
     /// Its `processing` event is written, so its lease is ours to renew.
     pub begun: bool,

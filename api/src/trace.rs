@@ -2,6 +2,22 @@
 //! the recommendation asks (§3.2.2.1); without one a task's own id serves as its trace, and nothing is stored.
 
 use axum::http::HeaderMap;
+use insightforge_schema::id::TaskId;
+use insightforge_schema::script::Submit;
+use insightforge_schema::trace::{Open, Told, trace_id};
+
+/// The trace that a task's events will belong to.
+pub(crate) fn id(submit: &Submit) -> String {
+    trace_id(submit.task, submit.context.trace.as_deref())
+}
+
+/// The task is stored: its span is over. `lane` is what was asked for.
+pub(crate) fn arrived(span: Option<Open>, task: TaskId, lane: &str) {
+    let Some(span) = span else { return };
+    let task = task.to_string();
+    let about = [("task.id", task.as_str()), ("lane", lane)];
+    span.tell(Told { name: "upload", kind: "server", about: &about, ..Told::default() });
+}
 
 /// The caller's `traceparent`, in the form of version 00.
 pub(crate) fn read(headers: &HeaderMap) -> Option<String> {

@@ -13,6 +13,7 @@ use insightforge_schema::event::{BatchLine, Change, Meta, encode, now_us};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{Context, Submission, Submit};
+use insightforge_schema::trace::{self as spans, arrival};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -158,29 +159,34 @@ pub(crate) async fn accept(
     trace: Option<String>,
     share: Share,
 ) -> Result<Stored, Problem> {
-    let submit = prepare(app, asked, key, trace, None);
+    let (submit, span) = prepare(app, asked, key, trace, None);
     let task = submit.task;
+    let (trace_id, asked_for) = (crate::trace::id(&submit), submit.lane.to_string());
     if let Some(key) = key
         && submit.idempotency_key.is_none()
     {
         reserve(app, key, &submit).await?;
     }
     match app.submitter.submit(submit, share).await {
-        Ok(Submission::Accepted { task, .. }) => Ok(Stored { task, replayed: false }),
+        Ok(Submission::Accepted { task, .. }) => {
+            tracing::debug!(task.id = %task, trace_id, "a task was accepted");
+            crate::trace::arrived(span, task, &asked_for);
+            Ok(Stored { task, replayed: false })
+        }
         Ok(Submission::Known { task }) => Ok(Stored { task, replayed: true }),
         Ok(Submission::Conflict { .. } | Submission::Full) => Err(conflict(key)),
         Err(refused) => Err(refuse(refused, task)),
     }
 }
 
-/// Names the task and writes its event.
+/// Names the task and writes its event; also begins its span, where spans are collected.
 pub(crate) fn prepare(
     app: &App,
     asked: Asked,
     key: Option<&Key>,
     trace: Option<String>,
     batch: Option<BatchLine>,
-) -> Submit {
+) -> (Submit, Option<spans::Open>) {
     let partitions = app.config.partitions;
     // A key and its task share a partition, unless the caller chose the id (see `reserve`).
     let place = key.map(|key| (key, key.partition(partitions)));
@@ -196,13 +202,15 @@ pub(crate) fn prepare(
         Some((key, partition)) if !own_id && !in_batch => Some(key.name(&app.keys, partition)),
         _ => None,
     };
+    let span = arrival(task, trace.as_deref());
+    let trace = span.as_ref().map(|span| span.own.to_string()).or(trace);
     let meta = Meta { at_us: now_us(), tenant: DEFAULT_TENANT.to_owned(), actor: "api".to_owned(), attempt: 0, trace };
     let context = Context { tenant: meta.tenant.clone(), trace: meta.trace.clone() };
     let lane = asked.lane.clone();
     let expires_us = asked.expiry.map(|expiry| expiry.deadline_us(meta.at_us));
     let event = encode(&meta, &Change::Submitted(asked.submitted(task, &app.sealer, batch, expires_us)));
     let expires_ms = expires_us.map(|us| us.div_euclid(1_000));
-    Submit { task, lane, event, fingerprint, idempotency_key, context, expires_ms }
+    (Submit { task, lane, event, fingerprint, idempotency_key, context, expires_ms }, span)
 }
 
 /// UUID version 8 (RFC 9562 §5.8) over the batch's id and the line's number.

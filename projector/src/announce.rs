@@ -37,6 +37,8 @@ pub struct Announcement {
     pub url: Option<String>,
     pub sealed_secret: Option<Vec<u8>>,
     pub body: Bytes,
+    /// W3C `traceparent` of the terminal event.
+    pub trace: Option<String>,
 }
 
 /// The announcements of a terminal event: one for the task's own URL, one for each configured endpoint.
@@ -53,6 +55,7 @@ pub fn announce(task: &Task, event: &Event, endpoints: &[Endpoint]) -> Vec<Annou
         url,
         sealed_secret,
         body: body.clone(),
+        trace: event.meta.trace.clone(),
     };
     let own = task.webhook.as_ref();
     own.map(|own| announcement(TASK_ENDPOINT, Some(own.url.clone()), own.sealed_secret.clone()))

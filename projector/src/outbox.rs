@@ -33,11 +33,25 @@ const OUTBOX: Table = Table {
         ("lease_token", Kind::Number("BIGINT UNSIGNED")),
         ("attempts", Kind::Number("SMALLINT UNSIGNED")),
         ("created_at", Kind::Time),
+        ("trace", Kind::Text("VARCHAR(55)")),
     ],
 };
 
 #[derive(Serialize)]
-struct Row<'a>(u64, &'a str, u64, Option<&'a str>, Option<Hex<'a>>, &'a str, u8, Time, Option<u64>, u16, Time);
+struct Row<'a>(
+    u64,
+    &'a str,
+    u64,
+    Option<&'a str>,
+    Option<Hex<'a>>,
+    &'a str,
+    u8,
+    Time,
+    Option<u64>,
+    u16,
+    Time,
+    Option<&'a str>,
+);
 
 /// Writes the rows; the deliveries are to be handed over once the transaction is committed. `leased` says that the sender
 /// keeps room for them, and none may be there already; else those that are there stay as they are.
@@ -58,7 +72,8 @@ pub(crate) async fn write(
         let body = std::str::from_utf8(&it.body).expect("a body is JSON, and JSON is UTF-8");
         let secret = it.sealed_secret.as_deref().map(Hex);
         let task = it.task.first.row_id();
-        Row(it.id, &it.endpoint, task, it.url.as_deref(), secret, body, state, Time(due_us), token, 0, Time(now_us))
+        let (url, trace, now) = (it.url.as_deref(), it.trace.as_deref(), Time(now_us));
+        Row(it.id, &it.endpoint, task, url, secret, body, state, Time(due_us), token, 0, now, trace)
     });
     for mut statement in inserts(&OUTBOX, "", rows) {
         if !leased {
@@ -78,6 +93,7 @@ pub(crate) async fn write(
             sealed_secret: it.sealed_secret,
             task: it.task.id,
             body: it.body,
+            trace: it.trace,
             attempts: 0,
             created_us: now_us,
             lease_token,

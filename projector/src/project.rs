@@ -12,6 +12,7 @@ use insightforge_schema::follow::Follower;
 use insightforge_schema::id::Partition;
 use insightforge_schema::journal::{last_number, range, read_entry};
 use insightforge_schema::link::LinkError;
+use insightforge_schema::trace::{self, Told};
 use sqlx::MySqlPool;
 
 use crate::announce::announce;
@@ -131,13 +132,25 @@ impl Projector {
         let last_us = last.meta.at_us;
         let advances = self.advances(&events)?;
         fail::reached(FailStep::FoldRead);
-        let began = Instant::now();
+        let (began, began_us) = (Instant::now(), now_us());
         if !self.write(&events, &advances).await? {
             measure::transaction("fenced", began.elapsed());
             return Ok(Step::Fenced);
         }
         measure::transaction("committed", began.elapsed());
         measure::folded(&events);
+        if let Some((span, links)) = trace::across(events.iter().filter_map(|event| event.meta.trace.as_deref())) {
+            let count = events.len().to_string();
+            let about = [("events", count.as_str())];
+            span.tell(Told {
+                name: "fold",
+                kind: "consumer",
+                about: &about,
+                links: &links,
+                start_us: Some(began_us),
+                ..Told::default()
+            });
+        }
         for advance in &advances {
             self.folded[usize::from(advance.part)] = advance.to;
             self.lag.folded(Partition(advance.part), advance.to, advance.event_us);
@@ -258,7 +271,8 @@ impl Projector {
         }
         measure::faults(rows.faults.len());
         for (event, illegal) in &rows.faults {
-            tracing::error!(position = %event.position, task = %event.task, "an event could not be folded: {illegal}");
+            tracing::error!(task.id = %event.task, trace_id = event.trace_id(), position = %event.position,
+                "an event could not be folded: {illegal}");
         }
         Ok(true)
     }

@@ -67,8 +67,7 @@ impl Event {
     /// The trace this event belongs to, as 32 hex digits: the caller's (W3C Trace Context §3.2.2.3), else the task's id.
     #[must_use]
     pub fn trace_id(&self) -> String {
-        let sent = self.meta.trace.as_deref().and_then(|trace| trace.split('-').nth(1));
-        sent.map_or_else(|| self.task.0.as_simple().to_string(), str::to_owned)
+        crate::trace::trace_id(self.task, self.meta.trace.as_deref())
     }
 }
 

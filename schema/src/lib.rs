@@ -39,6 +39,7 @@ pub mod seal;
 pub mod standing;
 pub mod tables;
 pub mod task;
+pub mod trace;
 pub mod trim;
 
 mod envelope;

@@ -101,7 +101,7 @@ enum ModelsIsolation {
 }
 
 pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
-    args.role.start_logging()?;
+    let logging = args.role.start_logging("analyzer")?;
     args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
     if let Some(addr) = args.infer_addr {
         args.role.check_listener("INSIGHTFORGE_INFER_ADDR", addr)?;
@@ -145,6 +145,7 @@ pub(crate) async fn analyzer(args: AnalyzerArgs) -> anyhow::Result<ExitCode> {
     outcome?;
     // Tasks that were drained may have loaded from their folders until here.
     drop(mirroring.await);
+    logging.end().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct ApiArgs {
 }
 
 pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
-    args.role.start_logging()?;
+    let logging = args.role.start_logging("api")?;
     args.role.check_listener("INSIGHTFORGE_HTTP_ADDR", args.http_addr)?;
     if let Some(addr) = args.internal_addr {
         args.role.check_listener("INSIGHTFORGE_INTERNAL_ADDR", addr)?;
@@ -112,6 +112,7 @@ pub(crate) async fn api(args: ApiArgs) -> anyhow::Result<ExitCode> {
         tracing::info!(%addr, "listening");
     };
     insightforge_api::run(config, deps, listening, shutdown).await?;
+    logging.end().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -91,7 +91,7 @@ pub(crate) struct ProjectorArgs {
 }
 
 pub(crate) async fn projector(args: ProjectorArgs) -> anyhow::Result<ExitCode> {
-    args.role.start_logging()?;
+    let logging = args.role.start_logging("projector")?;
     args.role.check_listener("INSIGHTFORGE_METRICS_ADDR", args.metrics_addr)?;
     let webhook = webhook_config(&args)?;
     ensure!(
@@ -123,6 +123,7 @@ pub(crate) async fn projector(args: ProjectorArgs) -> anyhow::Result<ExitCode> {
     boot::serve_health(args.metrics_addr, metrics, ready.clone()).await?;
     ready.set(true);
     insightforge_projector::run(config, Deps { link, keys, pool, sealer, archive }, shutdown).await?;
+    logging.end().await;
     Ok(ExitCode::SUCCESS)
 }
 

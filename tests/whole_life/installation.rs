@@ -227,8 +227,16 @@ impl Installation {
         }
         for line in text.lines() {
             let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            for field in ["timestamp", "level", "target", "message"] {
+            for field in ["timestamp", "level", "service", "target", "message"] {
                 assert!(line[field].is_string(), "{field} of {line}");
+            }
+            let role = log.file_name().and_then(|name| name.to_str()).unwrap().split('-').next().unwrap();
+            assert_eq!(line["service"], role, "{line}");
+            // A task has one name in every role, and its trace beside it.
+            assert!(line["task"].is_null() && line["task_id"].is_null(), "{line}");
+            if !line["task.id"].is_null() {
+                let trace = line["trace_id"].as_str().unwrap_or_default();
+                assert!(trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line}");
             }
         }
     }

@@ -4,8 +4,10 @@
 //! - [`life`] – from the upload to the verified webhook, for a task that completes and one that fails.
 //! - [`endings`] – roles are told to stop, or killed, under load; two projectors work at once; nothing is lost.
 //! - [`inferring`] – questions that are answered at once.
+//! - [`logs`] – what the roles log, as a collector reads it.
 //! - [`people`] – the commands of people who reach the api and nothing else.
 //! - [`rebuilding`] – the tables are built again under load, with equal contents, and no webhook goes out.
+//! - `traces` – spans at an OpenTelemetry collector (with the feature `otel-tests`).
 //! - [`refusals`] – settings that cannot work do not start.
 //! - [`versions`] – model versions come, take over and go back under load.
 //! - [`up`] – `bin/up`, from the first start to the reset.
@@ -21,6 +23,7 @@ mod endings;
 mod inferring;
 mod installation;
 mod life;
+mod logs;
 #[path = "../shared/package.rs"]
 mod package;
 mod people;
@@ -30,6 +33,8 @@ mod program;
 mod rebuilding;
 mod receiver;
 mod refusals;
+#[cfg(feature = "otel-tests")]
+mod traces;
 mod up;
 mod versions;
 

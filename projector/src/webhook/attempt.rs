@@ -11,6 +11,7 @@ use insightforge_schema::event::now_us;
 use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::seal::Sealer;
+use insightforge_schema::trace::{Open, Told, Traceparent, below, outgoing};
 use reqwest::Url;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const LEGACY_SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("InsightForge/", env!("CARGO_PKG_VERSION")));
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -137,20 +139,26 @@ impl Courier {
     pub(super) async fn attempt(&self, job: Job, hurry: &CancellationToken) -> Result<Box<Attempted>, Delivery> {
         let Job { delivery, lane, url, trust } = job;
         let began = Instant::now();
+        let span = below(delivery.trace.as_deref());
+        let own = span.as_ref().map(|span| span.own.clone());
+        let own = own.unwrap_or_else(|| outgoing(delivery.task, delivery.trace.as_deref()));
         // A delivery that makes the sender panic fails like any other, or it would end every process that takes it.
-        let exchange = AssertUnwindSafe(self.exchange(&delivery, url, trust)).catch_unwind();
+        let exchange = AssertUnwindSafe(self.exchange(&delivery, url, trust, &own)).catch_unwind();
         match hurry.run_until_cancelled(exchange).await {
             Some(answer) => {
                 let answer = answer.unwrap_or(Answer::Failed(Failure::Crashed));
-                Ok(self.judged(delivery, Some(lane), &answer, began.elapsed()))
+                let attempted = self.judged(delivery, Some(lane), &answer, began.elapsed());
+                tell(&attempted, &own, span);
+                Ok(attempted)
             }
             None => Err(delivery),
         }
     }
 
-    async fn exchange(&self, delivery: &Delivery, url: Url, trust: Trust) -> Answer {
+    async fn exchange(&self, delivery: &Delivery, url: Url, trust: Trust, trace: &Traceparent) -> Answer {
         match self.headers(delivery) {
-            Ok(headers) => {
+            Ok(mut headers) => {
+                headers.insert(TRACEPARENT, ascii(trace.to_string()));
                 fail::reached(Step::SendUnsent);
                 let answer = self.sender.post(trust, url, headers, delivery.body.clone()).await;
                 fail::reached(Step::SendAnswered);
@@ -237,4 +245,29 @@ fn explain(code: u16) -> Option<String> {
 
 fn ascii(text: String) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).expect("ids and signatures are printable ASCII")
+}
+/// A line in the log, and the attempt's span, where spans are collected. What is given up is worth a look.
+fn tell(attempted: &Attempted, trace: &Traceparent, span: Option<Open>) {
+    let Attempted { delivery, verdict, status_code, error, .. } = attempted;
+    let (task, endpoint, attempt) = (delivery.task, &*delivery.endpoint, delivery.attempts.saturating_add(1));
+    let (trace_id, status, error) = (trace.trace.as_str(), status_code.unwrap_or(0), error.as_deref());
+    match verdict {
+        Verdict::GaveUp | Verdict::Blocked => {
+            tracing::warn!(task.id = %task, trace_id, endpoint, attempt, status, error, "a webhook was given up");
+        }
+        _ => {
+            tracing::debug!(task.id = %task, trace_id, endpoint, attempt, status, error, outcome = verdict.as_str(), "a webhook was sent")
+        }
+    }
+    let Some(span) = span else { return };
+    let (task, attempt, status) = (task.to_string(), attempt.to_string(), status.to_string());
+    let about = [
+        ("task.id", task.as_str()),
+        ("endpoint", endpoint),
+        ("attempt", &attempt),
+        ("http.response.status_code", &status),
+        ("outcome", verdict.as_str()),
+    ];
+    let error = matches!(verdict, Verdict::Delivered).then_some(()).map_or(Some(verdict.as_str()), |()| None);
+    span.tell(Told { name: "webhook", kind: "client", error, about: &about, ..Told::default() });
 }

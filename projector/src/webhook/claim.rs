@@ -37,7 +37,7 @@ UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
 SET o.state = new.state, o.due_at = ?, o.lease_token = ?, o.finished_at = CASE WHEN new.state = 3 THEN ? END";
 
 const SELECT_LEASED: &str = "\
-SELECT o.id, o.endpoint, o.url, o.secret, o.body, o.attempts, o.created_at, t.task_id
+SELECT o.id, o.endpoint, o.url, o.secret, o.body, o.trace, o.attempts, o.created_at, t.task_id
 FROM JSON_TABLE(?, '$[*]' COLUMNS (
     id BIGINT UNSIGNED PATH '$[0]',
     endpoint VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PATH '$[1]'
@@ -187,6 +187,7 @@ fn read(row: &sqlx::mysql::MySqlRow, lease_token: u64, lease_ends_us: i64) -> Re
         sealed_secret: row.try_get("secret")?,
         task,
         body: Bytes::from(row.try_get::<Vec<u8>, _>("body")?),
+        trace: row.try_get("trace")?,
         attempts: row.try_get("attempts")?,
         created_us: row.try_get::<chrono::NaiveDateTime, _>("created_at")?.and_utc().timestamp_micros(),
         lease_token,

@@ -80,6 +80,8 @@ pub struct Delivery {
     pub task: TaskId,
     /// The bytes that are signed and sent.
     pub body: Bytes,
+    /// W3C `traceparent` of the terminal event.
+    pub trace: Option<String>,
     /// Attempts made before.
     pub attempts: u16,
     /// `webhook_outbox.created_at`, in microseconds since 1970-01-01 UTC.

@@ -194,6 +194,7 @@ impl Clerk {
             sealed_secret: None,
             task,
             body: Bytes::from(body.to_string()),
+            trace: None,
             attempts: 0,
             lease_token: 0,
             created_us: now_us(),

@@ -235,6 +235,7 @@ mod tests {
             sealed_secret: None,
             task: TaskId::new(),
             body: Bytes::new(),
+            trace: None,
             attempts: 0,
             created_us: 0,
             lease_token,

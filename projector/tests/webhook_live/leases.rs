@@ -198,6 +198,7 @@ async fn handed_over(stage: &Stage, row: Added, left_us: i64) -> Delivery {
         sealed_secret: None,
         task: row.task,
         body: Bytes::from(body(row.task)),
+        trace: None,
         attempts: 0,
         created_us: now_us(),
         lease_token: TOKEN,
