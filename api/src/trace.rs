@@ -3,20 +3,32 @@
 
 use axum::http::HeaderMap;
 use insightforge_schema::id::TaskId;
-use insightforge_schema::script::Submit;
-use insightforge_schema::trace::{Open, Told, trace_id};
+use insightforge_schema::keys::Lane;
+use insightforge_schema::trace::{Open, Told, arrival, trace_id};
 
-/// The trace that a task's events will belong to.
-pub(crate) fn id(submit: &Submit) -> String {
-    trace_id(submit.task, submit.context.trace.as_deref())
+/// What is said of a task once it is stored: a line in the log, and its span, where spans are collected.
+pub(crate) struct Arrival {
+    trace: Option<String>,
+    /// With the lane, which the span tells.
+    span: Option<(Open, String)>,
 }
 
-/// The task is stored: its span is over. `lane` is what was asked for.
-pub(crate) fn arrived(span: Option<Open>, task: TaskId, lane: &str) {
-    let Some(span) = span else { return };
-    let task = task.to_string();
-    let about = [("task.id", task.as_str()), ("lane", lane)];
-    span.tell(Told { name: "upload", kind: "server", about: &about, ..Told::default() });
+impl Arrival {
+    /// Begins below what the caller sent; gives also the `traceparent` that the task's events carry.
+    pub(crate) fn begin(task: TaskId, sent: Option<String>, lane: &Lane) -> (Self, Option<String>) {
+        let span = arrival(task, sent.as_deref());
+        let trace = span.as_ref().map(|span| span.own.to_string()).or(sent);
+        (Self { trace: trace.clone(), span: span.map(|span| (span, lane.to_string())) }, trace)
+    }
+
+    /// The task is stored.
+    pub(crate) fn end(self, task: TaskId) {
+        tracing::debug!(task.id = %task, trace_id = trace_id(task, self.trace.as_deref()), "a task was accepted");
+        let Some((span, lane)) = self.span else { return };
+        let task = task.to_string();
+        let about = [("task.id", task.as_str()), ("lane", &lane)];
+        span.tell(Told { name: "upload", kind: "server", about: &about, ..Told::default() });
+    }
 }
 
 /// The caller's `traceparent`, in the form of version 00.

@@ -13,7 +13,6 @@ use insightforge_schema::event::{BatchLine, Change, Meta, encode, now_us};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script::{Context, Submission, Submit};
-use insightforge_schema::trace::{self as spans, arrival};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -32,7 +31,8 @@ use crate::problem::{Fields, Problem};
 use crate::result::TaskResult;
 use crate::sent::{Media, SentFields};
 use crate::submit::Refused;
-use crate::{prefer, trace, wait};
+use crate::trace::{self, Arrival};
+use crate::{prefer, wait};
 
 /// What an accepted task is answered with, in the words the former system used.
 pub(crate) const ACCEPTED: &str = "任務已接收";
@@ -159,9 +159,8 @@ pub(crate) async fn accept(
     trace: Option<String>,
     share: Share,
 ) -> Result<Stored, Problem> {
-    let (submit, span) = prepare(app, asked, key, trace, None);
+    let (submit, arrival) = prepare(app, asked, key, trace, None);
     let task = submit.task;
-    let (trace_id, asked_for) = (crate::trace::id(&submit), submit.lane.to_string());
     if let Some(key) = key
         && submit.idempotency_key.is_none()
     {
@@ -169,8 +168,7 @@ pub(crate) async fn accept(
     }
     match app.submitter.submit(submit, share).await {
         Ok(Submission::Accepted { task, .. }) => {
-            tracing::debug!(task.id = %task, trace_id, "a task was accepted");
-            crate::trace::arrived(span, task, &asked_for);
+            arrival.end(task);
             Ok(Stored { task, replayed: false })
         }
         Ok(Submission::Known { task }) => Ok(Stored { task, replayed: true }),
@@ -179,14 +177,14 @@ pub(crate) async fn accept(
     }
 }
 
-/// Names the task and writes its event; also begins its span, where spans are collected.
+/// Names the task and writes its event; what is said once it is stored goes beside it.
 pub(crate) fn prepare(
     app: &App,
     asked: Asked,
     key: Option<&Key>,
     trace: Option<String>,
     batch: Option<BatchLine>,
-) -> (Submit, Option<spans::Open>) {
+) -> (Submit, Arrival) {
     let partitions = app.config.partitions;
     // A key and its task share a partition, unless the caller chose the id (see `reserve`).
     let place = key.map(|key| (key, key.partition(partitions)));
@@ -202,15 +200,14 @@ pub(crate) fn prepare(
         Some((key, partition)) if !own_id && !in_batch => Some(key.name(&app.keys, partition)),
         _ => None,
     };
-    let span = arrival(task, trace.as_deref());
-    let trace = span.as_ref().map(|span| span.own.to_string()).or(trace);
+    let (arrival, trace) = Arrival::begin(task, trace, &asked.lane);
     let meta = Meta { at_us: now_us(), tenant: DEFAULT_TENANT.to_owned(), actor: "api".to_owned(), attempt: 0, trace };
     let context = Context { tenant: meta.tenant.clone(), trace: meta.trace.clone() };
     let lane = asked.lane.clone();
     let expires_us = asked.expiry.map(|expiry| expiry.deadline_us(meta.at_us));
     let event = encode(&meta, &Change::Submitted(asked.submitted(task, &app.sealer, batch, expires_us)));
     let expires_ms = expires_us.map(|us| us.div_euclid(1_000));
-    (Submit { task, lane, event, fingerprint, idempotency_key, context, expires_ms }, span)
+    (Submit { task, lane, event, fingerprint, idempotency_key, context, expires_ms }, arrival)
 }
 
 /// UUID version 8 (RFC 9562 §5.8) over the batch's id and the line's number.

@@ -17,7 +17,6 @@ use insightforge_schema::DEFAULT_TENANT;
 use insightforge_schema::event::{BatchLine, BatchReceived, Change, Meta, encode, now_us};
 use insightforge_schema::id::TaskId;
 use insightforge_schema::script::{self, Submission};
-use insightforge_schema::trace::Open;
 use metrics::counter;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -33,7 +32,7 @@ use crate::body::Share;
 use crate::idempotency::Key;
 use crate::problem::{Fields, Problem};
 use crate::submit::{Answer, Refused, judge};
-use crate::trace;
+use crate::trace::Arrival;
 use crate::upload::{conflict, prepare, refuse};
 
 /// How much of a file is looked through before anything of it is stored.
@@ -60,8 +59,7 @@ struct OnTheWay {
     line: u32,
     task: TaskId,
     answer: Answer,
-    /// Its span and lane, where spans are collected.
-    arrival: Option<(Open, String)>,
+    arrival: Arrival,
 }
 
 /// A task that is in order.
@@ -229,9 +227,8 @@ impl Ingest {
     async fn store(&mut self, good: Vec<Good>) -> Result<(), Problem> {
         for Good { line, asked } in good {
             let batch = BatchLine { id: self.account.batch_id, line };
-            let (submit, span) = prepare(&self.app, asked, self.key.as_ref(), self.trace.clone(), Some(batch));
+            let (submit, arrival) = prepare(&self.app, asked, self.key.as_ref(), self.trace.clone(), Some(batch));
             let task = submit.task;
-            let arrival = span.map(|span| (span, submit.lane.to_string()));
             let share = self.room_for(submit.event.len()).await?;
             let place = self.place_for(task).await?;
             let answer = match self.app.submitter.hand_over(submit, share, place).await {
@@ -283,9 +280,7 @@ impl Ingest {
         let Some(OnTheWay { line, task, answer, arrival }) = self.window.pop_front() else { return Ok(()) };
         match judge(answer.await) {
             Ok(Submission::Accepted { .. }) => {
-                if let Some((span, lane)) = arrival {
-                    trace::arrived(Some(span), task, &lane);
-                }
+                arrival.end(task);
                 self.account.accepted += 1;
                 self.account.fresh += 1;
                 self.account.list(line, task);
