@@ -30,7 +30,8 @@ test('attempts are grouped with how each ended', () => {
 })
 
 test('all of the time is on the line once', () => {
-  const bars = barsOf(story, new Date(1135).toISOString(), [])
+  const told = { position: '0:1', endpoint: 'default', url: null, state: 'due' as const, due_at: null, created_at: new Date(1135).toISOString(), finished_at: null, attempts: [] }
+  const bars = barsOf(story, [told])
   expect(bars.map((bar) => [bar.kind, bar.begin, bar.end])).toEqual([
     ['wait', 1000, 1010],
     ['work', 1010, 1060],
@@ -39,5 +40,5 @@ test('all of the time is on the line once', () => {
     ['inference', 1125, 1130],
     ['fold', 1130, 1135],
   ])
-  expect(barsOf(story.slice(0, 1), null, [])).toEqual([{ kind: 'wait', number: 0, begin: 1000, end: null }])
+  expect(barsOf(story.slice(0, 1), [])).toEqual([{ kind: 'wait', number: 0, begin: 1000, end: null }])
 })

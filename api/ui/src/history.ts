@@ -108,8 +108,11 @@ export interface Bar {
   bad?: boolean
 }
 
-/** Where the time went, in milliseconds since 1970. */
-export function barsOf(events: JournalEvent[], foldedAt: string | null, deliveries: Delivery[]): Bar[] {
+/**
+ * Where the time went, in milliseconds since 1970. When the outcome came into the tables is known where somebody is told of
+ * it: the announcement was written down with it.
+ */
+export function barsOf(events: JournalEvent[], deliveries: Delivery[]): Bar[] {
   const bars: Bar[] = []
   let since: number | null = null
   let kind: Bar['kind'] = 'wait'
@@ -136,7 +139,7 @@ export function barsOf(events: JournalEvent[], foldedAt: string | null, deliveri
     }
   }
   if (since !== null) bars.push({ kind, number: 0, begin: since, end: null })
-  const folded = foldedAt ?? deliveries[0]?.created_at ?? null
+  const folded = deliveries[0]?.created_at
   if (terminal !== null && folded && Date.parse(folded) >= terminal) bars.push({ kind: 'fold', number: 0, begin: terminal, end: Date.parse(folded) })
   for (const delivery of deliveries) {
     for (const attempt of delivery.attempts) {

@@ -48,7 +48,7 @@ stack.shots = shots
 const browser = await launch(process.env.INSIGHTFORGE_TEST_CHROMIUM ?? '/usr/bin/chromium-headless-shell')
 try {
   await check(sentence(work.theFirstVisitTeaches.name), () => work.theFirstVisitTeaches(browser, stack))
-  const completed = await stack.upload('The room was clean and the staff could not have been kinder.')
+  const completed = await stack.upload('The room was spotless and the staff were wonderful. I loved every minute of it!')
   const entities = await stack.upload('蘋果公司在台灣設有研發中心，張三是其員工。', { task_type: 'named_entity_recognition' })
   const bad = []
   for (let count = 0; count < 3; count++) bad.push(await stack.uploadBad())

@@ -177,7 +177,7 @@ export const en = {
     title: 'Submit the first task',
     all: 'See all tasks',
     text: 'A model judges the text; the outcome appears below. The same request as a command is one click away.',
-    example: 'The room was clean and the staff could not have been kinder.',
+    example: 'The room was spotless and the staff were wonderful. I loved every minute of it!',
   },
   create: {
     title: 'New task',
