@@ -63,6 +63,9 @@ UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
 )) new STRAIGHT_JOIN webhook_outbox o ON o.id = new.id AND o.endpoint = new.endpoint
 SET o.due_at = ?";
 
+/// When deliveries were last made due by an order.
+const ORDERED: &str = "SELECT MAX(done_at) FROM webhook_orders WHERE kind = 'resend'";
+
 /// A row to lease: id, endpoint, the state it gets.
 type Key = (u64, String, u8);
 
@@ -124,7 +127,16 @@ pub(super) async fn claim(
     }
 
     let rows = sqlx::query(SELECT_LEASED).bind(&keys).bind(lease_token).fetch_all(pool).await?;
-    let deliveries = rows.iter().map(|row| read(row, lease_token, lease_ends_us)).collect::<Result<_, _>>()?;
+    let read = rows.iter().map(|row| read(row, lease_token, lease_ends_us)).collect::<Result<_, _>>();
+    let mut deliveries: Vec<Delivery> = read?;
+    let keep_us = i64::try_from(config.give_up_after.as_micros()).unwrap_or(i64::MAX);
+    if deliveries.iter().any(|delivery| delivery.created_us < now_us.saturating_sub(keep_us)) {
+        // Whatever somebody orders to be sent again begins anew. Which rows those were is not written anywhere, so the others
+        // are given that time, too.
+        let ordered: Option<chrono::NaiveDateTime> = sqlx::query_scalar(ORDERED).fetch_one(pool).await?;
+        let ordered_us = ordered.map_or(i64::MIN, |at| at.and_utc().timestamp_micros());
+        deliveries.iter_mut().for_each(|delivery| delivery.created_us = delivery.created_us.max(ordered_us));
+    }
     Ok(Claimed { deliveries, more: due.full })
 }
 

@@ -84,7 +84,7 @@ pub struct Delivery {
     pub trace: Option<String>,
     /// Attempts made before.
     pub attempts: u16,
-    /// `webhook_outbox.created_at`, in microseconds since 1970-01-01 UTC.
+    /// `webhook_outbox.created_at`, or when old ones were last ordered to be sent again, in microseconds since 1970-01-01 UTC.
     pub created_us: i64,
     /// `webhook_outbox.lease_token`; see [`new_lease_token`].
     pub lease_token: u64,

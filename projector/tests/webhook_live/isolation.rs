@@ -124,6 +124,32 @@ pub(crate) async fn what_is_old_is_sent_all_the_same_once_there_is_somebody_to_s
     stage.end().await;
 }
 
+pub(crate) async fn what_was_ordered_again_has_its_time_anew_however_old_it_is(stage: &Stage) {
+    const ROWS: i64 = 200;
+    let (_bound, address) = down();
+    let row = stage.add("down").await;
+    stage.execute("UPDATE webhook_outbox SET created_at = '2001-01-01'").await;
+    stage.copy(row, ROWS - 1).await;
+    stage
+        .execute(
+            "INSERT INTO webhook_orders (n, kind, actor, ordered_at, done_at)
+            VALUES (1, 'resend', 'test', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))",
+        )
+        .await;
+    let config = Stage::config(&[("down", format!("http://{address}/"))]);
+    let sender = stage.start(WebhookConfig {
+        schedule: Schedule::default(),
+        give_up_after: Duration::from_secs(3600),
+        patience: Duration::ZERO,
+        ..config
+    });
+    let off = "webhook_outbox WHERE state = 0 AND due_at > UTC_TIMESTAMP(6)";
+    eventually("all is put off", async || stage.count(off).await == ROWS).await;
+    sender.stop().await;
+    assert_eq!(stage.count("webhook_outbox WHERE state = 3").await, 0);
+    stage.end().await;
+}
+
 /// An address that refuses connections for as long as the socket lives: bound and not listening, so that nobody else gets
 /// the port.
 fn down() -> (tokio::net::TcpSocket, std::net::SocketAddr) {

@@ -44,6 +44,7 @@ on_each_server! {
     isolation::a_receiver_that_is_down_is_left_alone_and_uses_up_no_attempts_of_what_waits,
     isolation::what_is_due_for_a_receiver_that_is_down_is_left_in_the_table_unread,
     isolation::what_has_waited_for_longer_than_the_schedule_is_given_up_while_its_receiver_is_down,
+    isolation::what_was_ordered_again_has_its_time_anew_however_old_it_is,
     isolation::what_is_old_is_sent_all_the_same_once_there_is_somebody_to_send_it,
     leases::what_a_silent_sender_held_is_taken_although_more_is_due_than_one_claim_takes,
     leases::a_delivery_of_a_sender_that_died_is_sent_by_another_under_the_same_id,
