@@ -71,12 +71,17 @@ impl fmt::Debug for TaskId {
 }
 
 impl FromStr for TaskId {
-    type Err = uuid::Error;
+    type Err = NotATaskId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::parse_str(text).map(Self)
+        Uuid::parse_str(text).map(Self).map_err(|_| NotATaskId)
     }
 }
+
+/// Text that is no task's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be a UUID, such as 0190a4c2-0000-7000-8000-000000000001")]
+pub struct NotATaskId;
 
 /// One of the journal's streams, counted from 0. All keys of a partition share one Redis hash slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 use insightforge_schema::event::{Change, decode};
-use insightforge_schema::id::{Partition, TaskId};
+use insightforge_schema::id::{NotATaskId, Partition, TaskId};
 use insightforge_schema::link::LinkError;
 use insightforge_schema::script;
 use serde::Serialize;
@@ -207,7 +207,7 @@ async fn rows(app: &App, letters: &[Letter]) -> Result<HashMap<TaskId, Story>, P
 
 fn story(row: &sqlx::mysql::MySqlRow) -> Result<(TaskId, Story), sqlx::Error> {
     let task: String = row.try_get("task_id")?;
-    let task = task.parse().map_err(|error: uuid::Error| sqlx::Error::Decode(error.into()))?;
+    let task = task.parse().map_err(|error: NotATaskId| sqlx::Error::Decode(error.into()))?;
     let story = Story {
         task_type: row.try_get("task_type")?,
         model_version: row.try_get("model_version")?,
