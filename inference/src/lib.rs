@@ -27,6 +27,7 @@ mod onnx;
 pub mod open;
 pub mod package;
 pub mod remote;
+mod schema_cost;
 pub mod store;
 pub mod text;
 pub mod train;

@@ -153,6 +153,9 @@ fn panicked(message: &str) -> InferError {
 }
 
 fn validator(name: &str, schema: &Value) -> Result<jsonschema::Validator, OpenError> {
+    if let Err(reason) = crate::schema_cost::bounded(schema) {
+        return Err(OpenError::Package(PackageError::BadSchema { name: name.to_owned(), reason }));
+    }
     jsonschema::validator_for(schema).map_err(|error| {
         OpenError::Package(PackageError::BadSchema { name: name.to_owned(), reason: error.to_string() })
     })

@@ -139,7 +139,7 @@ impl Files {
                 manifest(folder).map(Cow::Owned).map_err(|error| unreadable(name, error))
             }
             Self::Folder(folder) => {
-                let path = folder.join(name);
+                let path = within(folder, name).map_err(|error| unreadable(name, error))?;
                 let content = regular(&path).and_then(|_| std::fs::read(&path));
                 content.map(Cow::Owned).map_err(|error| unreadable(name, error))
             }
@@ -150,7 +150,9 @@ impl Files {
     /// SHA-256 in hex, and the length in bytes.
     fn hash(&self, name: &str) -> Result<(String, u64), PackageError> {
         match self {
-            Self::Folder(folder) => hash_file(&folder.join(name)).map_err(|error| unreadable(name, error)),
+            Self::Folder(folder) => {
+                within(folder, name).and_then(|path| hash_file(&path)).map_err(|error| unreadable(name, error))
+            }
             Self::BuiltIn(_) => {
                 let content = self.built_in(name)?;
                 Ok((hex::encode(Sha256::digest(content)), content.len() as u64))
@@ -176,6 +178,17 @@ pub(crate) fn manifest(folder: &Path) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other(format!("it has {bytes} bytes; {MOST_MANIFEST} at most")));
     }
     std::fs::read(path)
+}
+
+/// Where a file is, links followed: within its package's folder, or what stands elsewhere on this machine would be shown as
+/// part of it.
+fn within(folder: &Path, name: &str) -> std::io::Result<PathBuf> {
+    let (folder, path) = (folder.canonicalize()?, folder.join(name).canonicalize()?);
+    if path.starts_with(&folder) {
+        Ok(path)
+    } else {
+        Err(std::io::Error::other("it is a link out of the package's folder"))
+    }
 }
 
 /// The length of a regular file; others (a pipe, a device) may never end, or never answer.

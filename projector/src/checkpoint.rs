@@ -34,19 +34,18 @@ pub async fn read(pool: &MySqlPool, partitions: PartitionCount, owner: &str) -> 
     Ok(in_order(partitions, &rows))
 }
 
-/// When the last folded event of every partition happened, in microseconds since 1970-01-01 UTC, in order; `None` where none
-/// was folded.
+/// The last folded event of every partition that has one, and when it happened, in microseconds since 1970-01-01 UTC.
 ///
 /// # Errors
 /// What the server says.
-pub(crate) async fn moments(pool: &MySqlPool, partitions: PartitionCount) -> Result<Vec<Option<i64>>, sqlx::Error> {
-    let rows: Vec<(u16, Option<chrono::NaiveDateTime>)> =
-        sqlx::query_as("SELECT part, event_at FROM projection_checkpoint WHERE projection = ?")
-            .bind(LIVE)
-            .fetch_all(pool)
-            .await?;
-    let of = |part: Partition| rows.iter().find(|(have, _)| *have == part.0).and_then(|(_, at)| *at);
-    Ok(partitions.iter().map(|part| of(part).map(|at| at.and_utc().timestamp_micros())).collect())
+pub(crate) async fn moments(pool: &MySqlPool) -> Result<Vec<(Partition, u64, i64)>, sqlx::Error> {
+    let rows: Vec<(u16, u64, chrono::NaiveDateTime)> = sqlx::query_as(
+        "SELECT part, last_n, event_at FROM projection_checkpoint WHERE projection = ? AND event_at IS NOT NULL",
+    )
+    .bind(LIVE)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(part, last_n, at)| (Partition(part), last_n, at.and_utc().timestamp_micros())).collect())
 }
 
 /// The last folded event of every partition, in order, as the connection's transaction sees them.

@@ -163,16 +163,15 @@ impl Projector {
     /// journal may be longer than before. Whoever loses its connection comes by here.
     async fn check_not_moved_back(&self) -> Result<(), StepError> {
         let Journal { link, keys, .. } = &self.journal;
-        let moments = checkpoint::moments(&self.pool, self.partitions).await?;
-        for ((partition, folded), at_us) in self.partitions.iter().zip(&self.folded).zip(moments) {
+        // Numbers and moments as they are together: another projector may fold on meanwhile.
+        for (partition, folded, at_us) in checkpoint::moments(&self.pool).await? {
             let ends = last_number(link, keys, partition).await?;
             // What left the stream for the archive was there when it left.
-            let last = range(link, keys, partition, *folded, Some(*folded), 1).await?;
-            let other = last.first().is_some_and(|event| at_us.is_some_and(|at_us| event.meta.at_us != at_us));
-            let moved_back = ends < *folded || other;
+            let last = range(link, keys, partition, folded, Some(folded), 1).await?;
+            let moved_back = ends < folded || last.first().is_some_and(|event| event.meta.at_us != at_us);
             measure::moved_back(moved_back);
             if moved_back {
-                return Err(StepError::MovedBack { partition, folded: *folded, ends });
+                return Err(StepError::MovedBack { partition, folded, ends });
             }
         }
         Ok(())

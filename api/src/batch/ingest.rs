@@ -8,7 +8,7 @@
 //! number: a batch that broke off is sent again, and what was there before stays the same task. Once the key is forgotten
 //! it names another batch, whose tasks are others.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -50,6 +50,8 @@ pub(crate) struct Ingest {
     trace: Option<String>,
     account: Account,
     window: VecDeque<OnTheWay>,
+    /// Ids that lines brought themselves, as they came: one that comes again in this batch is no other task.
+    brought: HashSet<TaskId>,
     /// Memory for the head and then for the lines that were made of it and for the line that is coming in.
     share: Share,
 }
@@ -58,6 +60,8 @@ pub(crate) struct Ingest {
 struct OnTheWay {
     line: u32,
     task: TaskId,
+    /// A line before it brought the same id.
+    again: bool,
     answer: Answer,
     arrival: Arrival,
 }
@@ -87,8 +91,8 @@ impl Ingest {
         trace: Option<String>,
     ) -> Self {
         let reader = Reader::new(source.format, app.config.max_body_bytes);
-        let (account, window) = (Account::new(Uuid::now_v7()), VecDeque::new());
-        Self { app, source, reader, defaults, key, trace, account, window, share: Share::default() }
+        let (account, window, brought) = (Account::new(Uuid::now_v7()), VecDeque::new(), HashSet::new());
+        Self { app, source, reader, defaults, key, trace, account, window, brought, share: Share::default() }
     }
 
     /// Takes the batch in.
@@ -227,6 +231,7 @@ impl Ingest {
     async fn store(&mut self, good: Vec<Good>) -> Result<(), Problem> {
         for Good { line, asked } in good {
             let batch = BatchLine { id: self.account.batch_id, line };
+            let again = asked.task_id.is_some_and(|task| !self.brought.insert(task));
             let (submit, arrival) = prepare(&self.app, asked, self.key.as_ref(), self.trace.clone(), Some(batch));
             let task = submit.task;
             let share = self.room_for(submit.event.len()).await?;
@@ -235,7 +240,7 @@ impl Ingest {
                 Ok(answer) => answer,
                 Err(refused) => return Err(refuse(refused, task)),
             };
-            self.window.push_back(OnTheWay { line, task, answer, arrival });
+            self.window.push_back(OnTheWay { line, task, again, answer, arrival });
             while self.window.len() >= WINDOW {
                 self.settle_first().await?;
             }
@@ -277,7 +282,7 @@ impl Ingest {
 
     /// Enters the answer to the line that has waited longest.
     async fn settle_first(&mut self) -> Result<(), Problem> {
-        let Some(OnTheWay { line, task, answer, arrival }) = self.window.pop_front() else { return Ok(()) };
+        let Some(OnTheWay { line, task, again, answer, arrival }) = self.window.pop_front() else { return Ok(()) };
         match judge(answer.await) {
             Ok(Submission::Accepted { .. }) => {
                 arrival.end(task);
@@ -287,7 +292,7 @@ impl Ingest {
             }
             Ok(Submission::Known { .. }) => {
                 // Under a key, it was this batch that brought it.
-                if self.key.is_some() {
+                if self.key.is_some() && !again {
                     self.account.accepted += 1;
                 } else {
                     self.account.repeated += 1;

@@ -60,6 +60,19 @@ async fn closings(door: &Door) -> Vec<(u32, u32)> {
 }
 
 #[tokio::test]
+async fn an_id_that_comes_twice_under_a_key_is_one_task_and_counts_as_one() {
+    let door = Door::open().await;
+    let line = json!({ "text": "四", "task_id": TaskId::new() }).to_string();
+    for time in ["first", "again"] {
+        let request =
+            door.post(DEFAULTS).header("Content-Type", "application/x-ndjson").header("Idempotency-Key", "twice");
+        let answer = Answer::of(request.body([line.clone(), line.clone(), line.clone()].join("\n"))).await;
+        assert_eq!((answer.counts(), &answer.body["repeated"]), ((1, 0), &json!(2)), "{time}");
+    }
+    assert_eq!((door.submitted().await.len(), closings(&door).await), (1, vec![(1, 0)]));
+}
+
+#[tokio::test]
 async fn good_lines_become_tasks_and_the_others_are_explained() {
     let door = Door::open().await;
     let id = TaskId::new();

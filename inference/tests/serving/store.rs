@@ -138,16 +138,21 @@ async fn what_is_read_is_what_was_verified_and_only_regular_files_are_read() {
     let endless = write_package(root.path(), "echo", "v2", "endless", ("", ""));
     std::fs::remove_file(endless.join("salt.txt")).unwrap();
     std::os::unix::fs::symlink("/dev/zero", endless.join("salt.txt")).unwrap();
+    let elsewhere = root.path().join("secret.txt");
+    std::fs::write(&elsewhere, "elsewhere").unwrap();
+    let linked = write_package(root.path(), "echo", "v5", "elsewhere", ("", ""));
+    std::fs::remove_file(linked.join("salt.txt")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, linked.join("salt.txt")).unwrap();
     let silent = write_package(root.path(), "echo", "v3", "silent", ("", ""));
     std::fs::remove_file(silent.join("salt.txt")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(silent.join("salt.txt")).status().unwrap().success());
     let long = write_package(root.path(), "echo", "v4", "long", ("", ""));
     std::fs::File::create(long.join("model.toml")).unwrap().set_len(1 << 40).unwrap();
     let changes = store.scan().await;
-    for (change, named) in changes.iter().zip(["SHA-256", "regular file", "regular file", "bytes"]) {
+    for (change, named) in changes.iter().zip(["SHA-256", "link out of", "regular file", "bytes", "link out of"]) {
         assert!(matches!(change, Change::Refused { reason, .. } if reason.contains(named)), "{named}: {change:?}");
     }
-    assert_eq!(changes.len(), 4);
+    assert_eq!(changes.len(), 5);
 }
 
 #[tokio::test]
