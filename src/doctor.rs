@@ -203,9 +203,15 @@ pub(crate) async fn check_database(pool: &MySqlPool) -> Vec<Finding> {
     findings.push(match applied {
         Ok(applied) if applied == known => good(format!("{known} migrations applied")),
         Ok(applied) => broken(format!("{applied} of {known} migrations applied"), "insightforge migrate"),
-        Err(_) => broken("the tables do not exist".to_owned(), "insightforge migrate"),
+        Err(error) if is_missing_table(&error) => broken("the tables do not exist".to_owned(), "insightforge migrate"),
+        Err(error) => broken(format!("the database does not answer: {error}"), "see what holds it up"),
     });
     findings
+}
+
+/// SQLSTATE 42S02, "base table or view not found"; everything else says nothing about the tables.
+fn is_missing_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42S02")
 }
 
 /// A row travels in one statement; one that is too long for the server would stop the projection.
