@@ -137,10 +137,11 @@ fn new_span() -> String {
     format!("{:016x}", rand::random::<u64>() | 1)
 }
 
-/// The same answer in every process: the trace's last digits are random, also those of a task's id.
+/// The same answer in every process: the trace's last eight digits are random, also those of a task's id, where others count
+/// within a millisecond.
 fn is_within(trace: &str, share: f64) -> bool {
-    let last = trace.get(18..).and_then(|last| u64::from_str_radix(last, 16).ok()).unwrap_or(0);
-    (last as f64) < share * (1_u64 << 56) as f64
+    let last = trace.get(24..).and_then(|last| u32::from_str_radix(last, 16).ok()).unwrap_or(0);
+    f64::from(last) < share * (1_u64 << 32) as f64
 }
 
 /// What a span says when it is over.
