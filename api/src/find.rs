@@ -19,6 +19,7 @@ use sqlx::types::Json;
 
 use crate::app::App;
 use crate::ask::ask;
+use crate::folded;
 use crate::problem::Problem;
 use crate::shape::{Document, TaskStatus, time_of, utc};
 
@@ -127,12 +128,8 @@ async fn join_in_time(
 /// How many seconds the tables are behind, when that is longer than an ended task's record is kept.
 async fn too_late(app: &App, task: TaskId) -> Result<Option<f64>, Problem> {
     let partition = app.config.partitions.of_task(task);
-    let folded: Option<u64> =
-        ask(sqlx::query_scalar("SELECT last_n FROM projection_checkpoint WHERE projection = 'live' AND part = ?")
-            .bind(partition.0)
-            .fetch_optional(&app.pool))
-        .await?;
-    let next = journal::range(&app.link, &app.keys, partition, folded.unwrap_or(0) + 1, None, 1);
+    let folded = ask(folded::of(app, partition)).await?;
+    let next = journal::range(&app.link, &app.keys, partition, folded + 1, None, 1);
     let next = tokio::time::timeout(PATIENCE, next).await;
     let next = next.unwrap_or_else(|_| Err(LinkError::Unavailable("no answer in time".to_owned())))?;
     let age_s = next.first().map_or(0.0, |event| (now_us() - event.meta.at_us) as f64 / 1e6);

@@ -23,6 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::folded;
 
 /// How old an answer may be.
 const KEEP: Duration = Duration::from_secs(1);
@@ -303,15 +304,9 @@ pub(crate) async fn behind(app: &App, mysql: Server) -> Option<Projector> {
     if !mysql.up {
         return None;
     }
-    let folded: Vec<(u16, u64)> =
-        sqlx::query_as("SELECT part, last_n FROM projection_checkpoint WHERE projection = 'live'")
-            .fetch_all(&app.pool)
-            .await
-            .ok()?;
-    let partitions = app.config.partitions.iter().map(|partition| {
-        let folded = folded.iter().find(|(part, _)| *part == partition.0).map_or(0, |(_, n)| *n);
-        partition_behind(app, partition, folded)
-    });
+    let folded = folded::everywhere(app).await.ok()?;
+    let partitions =
+        app.config.partitions.iter().zip(folded).map(|(partition, folded)| partition_behind(app, partition, folded));
     let partitions = try_join_all(partitions).await.ok()?;
     Some(Projector {
         lag_events: partitions.iter().map(|lag| lag.lag_events).sum(),

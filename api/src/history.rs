@@ -25,6 +25,7 @@ use crate::ask::ask;
 use crate::describe::{Absent, Invalid, Unavailable};
 use crate::event_view::EventView;
 use crate::find::{live, row};
+use crate::folded;
 use crate::params::{self, Params, task_id};
 use crate::path::Path;
 use crate::problem::Problem;
@@ -189,11 +190,7 @@ impl Folded {
     async fn read(app: &App, first: Position, after: u64, limit: u32) -> Result<Self, Problem> {
         let partition = first.partition;
         // The checkpoint first: what is folded between the two questions is then found twice, not lost.
-        let checkpoint: Option<(u64,)> =
-            ask(sqlx::query_as("SELECT last_n FROM projection_checkpoint WHERE projection = 'live' AND part = ?")
-                .bind(partition.0)
-                .fetch_optional(&app.pool))
-            .await?;
+        let checkpoint = ask(folded::of(app, partition)).await?;
         let logs: Vec<Log> = ask(sqlx::query_as(
             "SELECT id, event_type, description, details, created_at FROM task_logs \
              WHERE analysis_task_id = ? AND id > ? ORDER BY id LIMIT ?",
@@ -204,7 +201,7 @@ impl Folded {
         .fetch_all(&app.pool))
         .await?;
         let all = logs.len() < limit as usize;
-        Ok(Self { logs, checkpoint: checkpoint.map_or(0, |(n,)| n), all })
+        Ok(Self { logs, checkpoint, all })
     }
 }
 

@@ -62,6 +62,7 @@ mod export;
 mod facets;
 mod feed;
 mod find;
+mod folded;
 mod health;
 mod history;
 mod idempotency;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use insightforge_schema::id::{Partition, Position, row_id};
+use insightforge_schema::id::{Position, row_id};
 use serde::Serialize;
 use sqlx::QueryBuilder;
 use tokio::sync::Mutex;
@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::ask::ask;
+use crate::folded;
 use crate::problem::Problem;
 
 /// Minutes that are shown.
@@ -125,12 +126,8 @@ impl Counted {
 
 /// The key of the last row of every partition that is in the tables.
 async fn folded(app: &App) -> Result<Vec<u64>, Problem> {
-    let rows: Vec<(u16, u64)> =
-        ask(sqlx::query_as("SELECT part, last_n FROM projection_checkpoint WHERE projection = 'live'")
-            .fetch_all(&app.pool))
-        .await?;
-    let last = |partition: Partition| rows.iter().find(|(part, _)| *part == partition.0).map_or(0, |(_, n)| *n);
-    Ok(app.config.partitions.iter().map(|partition| row_id(Position { partition, n: last(partition) })).collect())
+    let folded = ask(folded::everywhere(app)).await?;
+    Ok(app.config.partitions.iter().zip(folded).map(|(partition, n)| row_id(Position { partition, n })).collect())
 }
 
 /// Counts rows that are in the stretch and, of their partition, behind what was counted and up to what is folded.
