@@ -23,6 +23,27 @@ alive() {
   kill -0 "${pid_of[$1]}" 2>/dev/null
 }
 
+# watch_started: returns when one of what was started has ended, with its name in `ended`. Not by `wait -n`, which never
+# returns for a process that ended just before it was called.
+watch_started() {
+  local name nothing folder
+  folder=$(mktemp -d)
+  mkfifo "$folder/nothing"
+  # Nobody ever writes to it, so reading is waiting, which a signal ends at once and no process is needed for.
+  exec {nothing}<>"$folder/nothing"
+  rm -r "$folder"
+  while true; do
+    for name in "${started[@]}"; do
+      if ! alive "$name"; then
+        exec {nothing}>&-
+        ended=$name
+        return
+      fi
+    done
+    read -r -t 0.5 -u "$nothing" || true
+  done
+}
+
 # await NAME SECONDS COMMAND…: until COMMAND succeeds; fails when NAME ends or SECONDS have passed.
 await() {
   local name=$1 seconds=$2 deadline

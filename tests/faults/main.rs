@@ -32,6 +32,8 @@ mod model_server;
 #[allow(dead_code, reason = "shared with the tests of whole lives, which use more of it")]
 mod package;
 mod poison;
+#[path = "../shared/ports.rs"]
+mod ports;
 #[path = "../shared/program.rs"]
 #[allow(dead_code, reason = "shared with the tests of whole lives, which use more of it")]
 mod program;

@@ -50,16 +50,9 @@ pub(crate) fn program(settings: &Settings) -> Command {
     command
 }
 
-/// An address that nobody listens on, and the two ports behind it are free too. Below the kernel's range for outgoing
-/// connections, one of which could take the port before whoever asked does.
+/// An address that is this test's alone, and so are the two ports behind it.
 pub(crate) fn free_addr() -> String {
-    let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    loop {
-        let port = rand::random_range(20_000..32_000);
-        if (port..port + 3).all(free) {
-            return format!("127.0.0.1:{port}");
-        }
-    }
+    format!("127.0.0.1:{}", crate::ports::free_ports())
 }
 
 pub(crate) fn http() -> Client {

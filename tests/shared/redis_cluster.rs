@@ -40,11 +40,8 @@ impl RedisCluster {
         for number in 0..2 * MASTERS {
             let folder = folder.join(format!("node-{number}"));
             std::fs::create_dir_all(&folder).unwrap();
-            // Those that start take their ports only in a moment.
-            let taken = |port| nodes.iter().any(|node| [node.port, node.bus].contains(&port));
-            let port = free_port(taken);
-            let bus = free_port(|bus| bus == port || taken(bus));
-            let mut node = Node { port, bus, folder, fsync, child: None };
+            let port = crate::ports::free_ports();
+            let mut node = Node { port, bus: port + 1, folder, fsync, child: None };
             node.start();
             nodes.push(node);
         }
@@ -259,15 +256,5 @@ async fn wait_for(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     while !is_so().await {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-}
-
-/// Below the kernel's range for outgoing connections, one of which could take the port before the server does.
-fn free_port(taken: impl Fn(u16) -> bool) -> u16 {
-    loop {
-        let port = rand::random_range(10_000..20_000);
-        if !taken(port) && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }

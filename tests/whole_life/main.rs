@@ -27,6 +27,8 @@ mod logs;
 #[path = "../shared/package.rs"]
 mod package;
 mod people;
+#[path = "../shared/ports.rs"]
+mod ports;
 mod process;
 #[path = "../shared/program.rs"]
 mod program;

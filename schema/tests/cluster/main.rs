@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
+#[path = "../../../tests/shared/ports.rs"]
+mod ports;
 #[path = "../../../tests/shared/redis_cluster.rs"]
 #[allow(dead_code, reason = "shared with the fault harness, which uses more of it")]
 mod redis_cluster;
