@@ -11,7 +11,7 @@ use insightforge_schema::fail::{self, Step};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::Lane;
 use insightforge_schema::link::LinkError;
-use insightforge_schema::script::{self, Reap, Reaped, Takeover};
+use insightforge_schema::script::{self, Reap, Reaped, Silent, Takeover};
 use insightforge_schema::trace::trace_id;
 use redis::Value;
 
@@ -26,7 +26,7 @@ use crate::wait::pause;
 use crate::worker::Worker;
 
 /// Entries looked at by one call.
-const PAGE: usize = 100;
+const PAGE: usize = 500;
 /// A task whose holders die this often before they begin it is given up: something about it kills them.
 const REQUEUES_MAX: u32 = 10;
 
@@ -66,10 +66,10 @@ pub async fn round(worker: &Worker, partition: Partition) -> Result<Round, LinkE
     let names: Vec<String> = worker.link.query(redis::cmd("SMEMBERS").arg(worker.keys.lanes(partition))).await?;
     let mut sum = Round::default();
     for lane in names.iter().filter_map(|name| Lane::parse(name)) {
-        let mut from = "-".to_owned();
-        loop {
-            let silent = silent(worker, partition, &lane, &from).await?;
-            for token in &silent {
+        let mut from = Some("-".to_owned());
+        while let Some(begin) = from {
+            let silent = silent(worker, partition, &lane, &begin).await?;
+            for token in &silent.tokens {
                 match take_over(worker, partition, &lane, token, &mut sum).await {
                     Err(LinkError::Refused(refusal)) => {
                         tracing::error!(%partition, %lane, token, refusal, "an entry cannot be dealt with; the others are");
@@ -77,27 +77,19 @@ pub async fn round(worker: &Worker, partition: Partition) -> Result<Round, LinkE
                     dealt => dealt?,
                 }
             }
-            match silent.last() {
-                Some(last) if silent.len() == PAGE => from = format!("({last}"),
-                _ => break,
-            }
+            from = silent.next;
         }
     }
     Ok(sum)
 }
 
-/// Tokens of the entries whose holders have been silent for the lease, later than `from`.
-async fn silent(worker: &Worker, partition: Partition, lane: &Lane, from: &str) -> Result<Vec<String>, LinkError> {
-    let mut pending = redis::cmd("XPENDING");
-    pending.arg(worker.keys.lane(partition, lane)).arg(lane.group());
-    pending.arg("IDLE").arg(worker.config.lease_ms).arg(from).arg("+").arg(PAGE);
-    match worker.link.query::<Vec<(String, String, i64, i64)>>(&pending).await {
-        Ok(entries) => Ok(entries.into_iter().map(|(token, ..)| token).collect()),
+async fn silent(worker: &Worker, partition: Partition, lane: &Lane, from: &str) -> Result<Silent, LinkError> {
+    match script::silent(&worker.link, &worker.keys, partition, lane, worker.config.lease_ms, from, PAGE).await {
         Err(LinkError::Refused(text)) if text.contains("NOGROUP") => {
             create_group(worker, partition, lane).await?;
-            Ok(Vec::new())
+            Ok(Silent { tokens: Vec::new(), next: None })
         }
-        Err(error) => Err(error),
+        looked => looked,
     }
 }
 

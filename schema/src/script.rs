@@ -38,6 +38,7 @@ scripts! {
     START = "start.lua",
     FINISH = "finish.lua",
     RETRY = "retry.lua",
+    SILENT = "silent.lua",
     REAP = "reap.lua",
     MOVE = "move.lua",
     CANCEL = "cancel.lua",
@@ -381,6 +382,35 @@ pub async fn retry(
     }
     let replies: Vec<Vec<Value>> = link.eval(&RETRY, &names, &args).await?;
     replies.iter().map(|reply| read_held(reply)).collect()
+}
+
+/// A page of a lane's entries that are held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silent {
+    /// Tokens whose holders have been silent for long enough.
+    pub tokens: Vec<String>,
+    /// Where the next page begins (after this one); `None` behind the last.
+    pub next: Option<String>,
+}
+
+/// Looks at `count` entries of a lane that are held, from the id `from` on (`-` the first, `(id` behind one), for those whose
+/// holders have been silent for `min_idle_ms`.
+///
+/// # Errors
+/// See [`LinkError`]; [`LinkError::Refused`] with `NOGROUP` when the lane or its group does not exist.
+pub async fn silent(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    lane: &Lane,
+    min_idle_ms: u64,
+    from: &str,
+    count: usize,
+) -> Result<Silent, LinkError> {
+    let names = [keys.lane(partition, lane)];
+    let args = [bytes(lane.group().as_bytes()), number(min_idle_ms), bytes(from.as_bytes()), number(count)];
+    let (last, tokens): (String, Vec<String>) = link.eval(&SILENT, &names, &args).await?;
+    Ok(Silent { tokens, next: (!last.is_empty()).then(|| format!("({last}")) })
 }
 
 /// What to do with a silent holder's entry.
