@@ -9,7 +9,7 @@
 //! 5. [`webhook`] – after the commit they are signed and sent.
 //!
 //! What is folded may leave Redis: [`archive`]. What ended long ago may leave the tables: [`retain`]. What nobody has dealt with
-//! may leave the list of dead letters: [`letters`].
+//! may leave the list of dead letters: [`letters`]. What Redis has lost of tasks that are not over comes back: [`restore`].
 //! Whether the tables still say what the journal says: [`check`].
 //!
 //! Beside it: [`rebuild`] folds everything again into fresh tables, [`verify`] into memory; neither can announce.
@@ -23,6 +23,7 @@ pub mod lag;
 pub mod letters;
 pub mod project;
 pub mod rebuild;
+pub mod restore;
 pub mod retain;
 pub mod verify;
 pub mod webhook;
@@ -55,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use measure::describe_metrics;
 use project::{Projector, Step};
+use restore::Restorer;
 use webhook::orders::Clerk;
 use webhook::{WebhookConfig, WebhookDeps, WebhookError};
 
@@ -139,6 +141,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let tidying = tokio::spawn(janitor.run(shutdown.clone()));
     let letters = LetterKeeper::new(deps.clone(), config.partitions, config.upkeep.letters);
     let purging = tokio::spawn(letters.run(shutdown.clone()));
+    let restoring = tokio::spawn(Restorer::new(deps.clone(), config.partitions).run(shutdown.clone()));
     let compared = verify::Deps { journal: deps.journal(), pool: deps.pool.clone(), partitions: config.partitions };
     let checker = Checker::new(compared, config.upkeep.check, config.owner.clone());
     let checking = tokio::spawn(checker.run(shutdown.clone()));
@@ -158,6 +161,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     purging.abort();
     ordered.abort();
     checking.abort();
+    restoring.abort();
     if let Some(archiving) = archiving {
         archiving.abort();
     }

@@ -37,6 +37,10 @@ pub fn describe_metrics() {
     describe_counter!("if_rows_deleted_total", "Tasks and announcements whose rows were deleted as too old");
     describe_gauge!("if_dead_letters", "Tasks that failed for good and that nobody has repeated or purged");
     describe_counter!("if_dead_letters_expired_total", "Dead letters that this process took off the list as too old");
+    describe_counter!(
+        "if_tasks_restored_total",
+        "Tasks that Redis had lost a part of and that this process put back as the journal has them"
+    );
     describe_gauge!(
         "if_projection_check_timestamp_seconds",
         Unit::Seconds,
@@ -56,6 +60,7 @@ pub fn describe_metrics() {
     deleted(retain::Step::Tasks(0));
     deleted(retain::Step::Deliveries(0));
     letters_purged(0);
+    restored(0);
     counter!("if_projection_check_tasks_total").increment(0);
     counter!("if_projection_check_differences_total").increment(0);
     for event_type in EVENT_TYPES {
@@ -108,6 +113,10 @@ pub(crate) fn dead_letters(letters: u64) {
 
 pub(crate) fn letters_purged(letters: usize) {
     counter!("if_dead_letters_expired_total").increment(letters as u64);
+}
+
+pub(crate) fn restored(tasks: usize) {
+    counter!("if_tasks_restored_total").increment(tasks as u64);
 }
 
 pub(crate) fn checked(tasks: u64, differences: u64) {

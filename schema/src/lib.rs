@@ -7,7 +7,8 @@
 //! 3. [`task`] – the state machine: what the events make of a task.
 //! 4. [`keys`] – every Redis key, with its type and its life.
 //! 5. [`script`] – every state change, as one atomic step in Redis.
-//!    [`deadline`] – the step that ends waiting tasks that are out of time.
+//!    [`deadline`] – the step that ends waiting tasks that are out of time; [`restore`] – the one that gives back what
+//!    Redis has lost of a task.
 //! 6. [`journal`] – reading the stream back as events; [`follow`] – as it grows; [`standing`] – where one task and its
 //!    lane stand now.
 //! 7. [`link`] – the connection that repeats an ambiguous write instead of guessing.
@@ -34,6 +35,7 @@ pub mod keys;
 pub mod link;
 pub mod orders;
 pub mod registry;
+pub mod restore;
 pub mod script;
 pub mod seal;
 pub mod standing;

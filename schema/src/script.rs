@@ -62,6 +62,7 @@ scripts! {
     RECENT = "recent.lua",
     EXPIRE = "expire.lua",
     PAST = "past.lua",
+    RESTORE = "restore.lua",
 }
 
 impl Script {
