@@ -129,6 +129,8 @@ ROWS = [
          [("max(if_dead_letters)", "letters")]),
         ("Dead letters expired", "Taken off the list as too old; INSIGHTFORGE_LETTERS_KEEP_DAYS.", "eps",
          [(rate("if_dead_letters_expired_total"), "expired")]),
+        ("Put back", "Tasks that are not over and that Redis had lost a part of; the journal gave it back.", "short",
+         [("sum(increase(if_tasks_restored_total[$__rate_interval]))", "tasks")]),
         ("Compared with the journal", "Tasks folded again and compared, and differences found.", "short",
          [("sum(increase(if_projection_check_tasks_total[$__rate_interval]))", "tasks"),
           ("sum(increase(if_projection_check_differences_total[$__rate_interval]))", "differences")]),

@@ -28,11 +28,11 @@ use crate::{Deps, checkpoint, measure};
 const PAGE: usize = 500;
 const BETWEEN: Duration = Duration::from_secs(5);
 /// Until all of them are looked at again, and after a failure.
-const AFTER_ALL: Duration = Duration::from_secs(60);
+const AFTER_ALL: Duration = Duration::from_secs(30);
 /// With so many in doubt, no more are looked at: the tables are late, or Redis is not itself.
 const SUSPECTS: usize = 4 * PAGE;
 /// Younger tasks are left alone.
-const AGE_US: i64 = 60_000_000;
+const AGE_US: i64 = 30_000_000;
 /// One event is read at a time, whatever its size.
 const BYTES: usize = 1;
 
@@ -89,7 +89,7 @@ impl Restorer {
         Self { deps, partitions, after: begin(Status::Pending), suspects: Vec::new() }
     }
 
-    /// Puts back what it found missing before, and looks at some more of the tasks that were accepted a minute before `now_us`.
+    /// Puts back what it found missing before, and looks at some more of the tasks that were accepted half a minute before `now_us`.
     ///
     /// # Errors
     /// See [`RestoreError`]; the step is simply made again.

@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     RedisKillEverySecond,
     RedisFrozen,
     RedisGroupsDestroyed,
+    /// Lanes and the set of delayed tasks are deleted.
+    RedisKeysLost,
     RedisScriptsFlushed,
     RedisFull,
     RedisDiskFull,
@@ -95,6 +97,7 @@ pub(crate) fn all() -> Vec<Fault> {
         ("redis-kill-everysec", Kind::RedisKillEverySecond),
         ("redis-frozen", Kind::RedisFrozen),
         ("redis-groups-destroyed", Kind::RedisGroupsDestroyed),
+        ("redis-keys-lost", Kind::RedisKeysLost),
         ("redis-scripts-flushed", Kind::RedisScriptsFlushed),
         ("redis-out-of-memory", Kind::RedisFull),
         ("redis-disk-full", Kind::RedisDiskFull),
@@ -157,6 +160,7 @@ impl Kind {
             Self::Zombie
             | Self::ModelServer
             | Self::RedisFull
+            | Self::RedisKeysLost
             | Self::RedisClockBackKill
             | Self::At(Step::RetryWritten | Step::MoveUnsent | Step::MoveWritten) => Extra::Rude,
             Self::ModelHostKilled | Self::ModelHostStopped => Extra::Hosted,
@@ -226,6 +230,7 @@ pub(crate) async fn strike(kind: Kind, site: &mut Site<'_>) -> Strike {
         Kind::RedisKill | Kind::RedisKillEverySecond => redis::kill(site).await,
         Kind::RedisFrozen => redis::freeze(site).await,
         Kind::RedisGroupsDestroyed => redis::destroy_groups(site).await,
+        Kind::RedisKeysLost => redis::lose_keys(site).await,
         Kind::RedisScriptsFlushed => redis::flush_scripts(site).await,
         Kind::RedisFull => redis::fill_memory(site).await,
         Kind::RedisDiskFull => redis::fill_disk(site).await,

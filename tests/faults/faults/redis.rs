@@ -58,6 +58,28 @@ pub(super) async fn destroy_groups(site: &mut Site<'_>) -> Strike {
     Strike { began, healed: Instant::now() }
 }
 
+/// Somebody deletes what is derived from the journal: every lane with what waits and runs there, and the set of delayed tasks.
+pub(super) async fn lose_keys(site: &mut Site<'_>) -> Strike {
+    let began = Instant::now();
+    let mut lost = 0;
+    for _ in 0..4 {
+        for partition in site.partitions.iter() {
+            let names: Vec<String> = site.redis.query(redis::cmd("SMEMBERS").arg(site.keys.lanes(partition))).await;
+            let lanes = names.iter().filter_map(|name| Lane::parse(name));
+            for key in lanes.map(|lane| site.keys.lane(partition, &lane)).chain([site.keys.delayed(partition)]) {
+                let size = if key == site.keys.delayed(partition) { "ZCARD" } else { "XLEN" };
+                lost += site.redis.query::<i64>(redis::cmd(size).arg(&key)).await;
+                site.redis.query::<i64>(redis::cmd("DEL").arg(&key)).await;
+            }
+        }
+        sleep(site.dice.millis(100, 600)).await;
+    }
+    if lost == 0 {
+        site.complaints.push("nothing was on the lanes or delayed".to_owned());
+    }
+    Strike { began, healed: Instant::now() }
+}
+
 pub(super) async fn flush_scripts(site: &mut Site<'_>) -> Strike {
     let began = Instant::now();
     for _ in 0..10 {
