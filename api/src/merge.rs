@@ -39,7 +39,9 @@ impl Merged {
 
     /// Whether there is an event that nobody has taken; reads when nothing is ahead.
     pub(crate) async fn has_next(&mut self, app: &App) -> Result<bool, Problem> {
-        try_join_all(self.runs.iter_mut().map(|run| run.refill(app))).await?;
+        if self.runs.iter().any(|run| run.is_empty()) {
+            try_join_all(self.runs.iter_mut().map(|run| run.refill(app))).await?;
+        }
         Ok(self.runs.iter().any(|run| !run.ahead.is_empty()))
     }
 
@@ -56,8 +58,13 @@ impl Run {
         Self { partition, ahead: VecDeque::new(), read_to: cursor.at(partition), dry: false }
     }
 
+    /// Whether it has to be read on.
+    fn is_empty(&self) -> bool {
+        self.ahead.is_empty() && !self.dry
+    }
+
     async fn refill(&mut self, app: &App) -> Result<(), Problem> {
-        if self.dry || !self.ahead.is_empty() {
+        if !self.is_empty() {
             return Ok(());
         }
         let run = match self.read(app).await {

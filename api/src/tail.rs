@@ -32,9 +32,13 @@ const READ_EVENTS: usize = 64;
 const BEHIND: usize = 128;
 /// Events that may wait for one who watches tasks before it is told that it missed some.
 const UNHEARD: usize = 256;
-/// With more listeners than this, events are gathered for [`GATHER`] before all of them are woken.
+/// With more listeners than this, events are gathered before all of them are woken: to wake one and to write to its
+/// connection costs the same for one event as for many.
 const MANY: usize = 64;
-const GATHER: Duration = Duration::from_millis(15);
+const GATHER_LEAST: Duration = Duration::from_millis(15);
+const GATHER_MOST: Duration = Duration::from_millis(50);
+/// What one listener more adds to it, up to the most.
+const GATHER_EACH: Duration = Duration::from_micros(10);
 /// The pause after a failed read; doubles up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -245,8 +249,8 @@ impl Tail {
             match self.read(follower, &mut cursor).await {
                 Ok(events) => {
                     pause = FIRST_PAUSE;
-                    if self.tell(events, &cursor) > MANY {
-                        tokio::time::sleep(GATHER).await;
+                    if let Some(pause) = gathering(self.tell(events, &cursor)) {
+                        tokio::time::sleep(pause).await;
                     }
                 }
                 Err(error) => {
@@ -333,6 +337,13 @@ impl Tail {
         // Nothing panics under the lock; if it did, the state would still be whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long events are gathered for so many listeners.
+fn gathering(listeners: usize) -> Option<Duration> {
+    let listeners = u32::try_from(listeners).unwrap_or(u32::MAX);
+    let pause = GATHER_EACH.saturating_mul(listeners).clamp(GATHER_LEAST, GATHER_MOST);
+    (listeners as usize > MANY).then_some(pause)
 }
 
 impl Listener {
@@ -451,5 +462,17 @@ impl Drop for Waiting<'_> {
                 state.waiters.remove(&self.task);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_hear_at_once_and_many_in_larger_pieces_within_bounds() {
+        let pauses = [0, 64, 65, 3_000, 5_000, usize::MAX].map(gathering);
+        let ms = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(pauses, [None, None, ms(15), ms(30), ms(50), ms(50)]);
     }
 }

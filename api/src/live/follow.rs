@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use insightforge_schema::id::{Cursor, Partition, Position};
 use insightforge_schema::link::LinkError;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::TURN;
 use super::told::Told;
 use super::topic::Topic;
 use crate::app::App;
@@ -176,9 +178,16 @@ impl Follower {
         self.catch_up(out).await
     }
 
-    /// Reads from the cursor to the journal's end.
+    /// Reads from the cursor to the journal's end, in turn with others.
     pub(crate) async fn catch_up(&mut self, out: &mut impl Out) -> Result<(), Gone> {
+        while let Turn::Over = self.catch_up_for_a_turn(out).await? {}
+        self.live = false;
+        Ok(())
+    }
+
+    async fn catch_up_for_a_turn(&mut self, out: &mut impl Out) -> Result<Turn, Gone> {
         let app = self.app.clone();
+        let turn = Reading::begin(&app).await;
         let mut merged = Merged::new(self.partitions(), &self.cursor);
         let mut told = 0;
         while has_next(&app, &mut merged).await? {
@@ -187,43 +196,63 @@ impl Follower {
             cursor.advance(event.position);
             self.pass_on_one(&Told::new(event, cursor), out).await?;
             told += 1;
-            if told % AT_ONCE == 0 {
+            let is_over = turn.is_over();
+            if is_over || told % AT_ONCE == 0 {
                 out.flush().await?;
-                if app.shutdown.is_cancelled() {
-                    return Err(Gone::Stopping);
-                }
+            }
+            if app.shutdown.is_cancelled() {
+                return Err(Gone::Stopping);
+            }
+            if is_over {
+                return Ok(Turn::Over);
             }
         }
-        self.live = false;
-        out.flush().await
+        out.flush().await?;
+        Ok(Turn::AtTheEnd)
     }
 
-    /// Tells of `topic` alone what lies between `after` and the cursor.
+    /// Tells of `topic` alone what lies between `after` and the cursor, in turn with others.
     async fn tell_past(&mut self, topic: &Topic, after: &Cursor, out: &mut impl Out) -> Result<(), Gone> {
+        let mut after = after.clone();
+        while let Turn::Over = self.tell_past_for_a_turn(topic, &mut after, out).await? {}
+        Ok(())
+    }
+
+    async fn tell_past_for_a_turn(
+        &mut self,
+        topic: &Topic,
+        after: &mut Cursor,
+        out: &mut impl Out,
+    ) -> Result<Turn, Gone> {
         let app = self.app.clone();
+        let turn = Reading::begin(&app).await;
         let one = topic.task().map(|task| app.config.partitions.of_task(task));
         let partitions = app.config.partitions.iter().filter(|partition| one.is_none_or(|one| one == *partition));
         let behind = partitions.filter(|partition| after.at(*partition) < self.cursor.at(*partition));
         let mut merged = Merged::new(behind, after);
-        let mut cursor = after.clone();
         let mut told = 0;
         while has_next(&app, &mut merged).await? {
             let Some(event) = merged.take() else { break };
-            cursor.advance(event.position);
+            after.advance(event.position);
             if event.position.n > self.cursor.at(event.position.partition) {
                 // Its partition has come as far as the cursor; others may not.
                 continue;
             }
-            let event = Told::new(event, cursor.clone());
+            let event = Told::new(event, after.clone());
             if topic.has(&app, &event).await {
                 out.tell(&event).await?;
             }
             told += 1;
-            if told % AT_ONCE == 0 {
+            let is_over = turn.is_over();
+            if is_over || told % AT_ONCE == 0 {
                 out.flush().await?;
             }
+            if is_over {
+                return Ok(Turn::Over);
+            }
         }
-        out.flush().await
+        out.flush().await?;
+        Ok(Turn::AtTheEnd)
     }
 
     async fn pass_on_one(&mut self, told: &Told, out: &mut impl Out) -> Result<(), Gone> {
@@ -296,9 +325,36 @@ impl Follower {
     }
 }
 
-/// Reads when it is this follower's turn: who waits for that loses nothing, and who takes events slowly has none.
+/// How a turn at reading the past came out.
+enum Turn {
+    /// Others wait: what was read ahead is let go of.
+    Over,
+    AtTheEnd,
+}
+
+/// A follower's turn at reading the past, and at telling it: pages stay in memory until they are told, so that only so many
+/// have some. Who waits for a turn loses nothing.
+struct Reading<'a> {
+    turns: &'a Semaphore,
+    began: Instant,
+    _turn: Option<SemaphorePermit<'a>>,
+}
+
+impl<'a> Reading<'a> {
+    async fn begin(app: &'a App) -> Self {
+        let turns = &app.live.reading;
+        // It is never closed.
+        let turn = turns.acquire().await.ok();
+        Self { turns, began: Instant::now(), _turn: turn }
+    }
+
+    /// Whether others should have it.
+    fn is_over(&self) -> bool {
+        self.began.elapsed() >= TURN && self.turns.available_permits() == 0
+    }
+}
+
 async fn has_next(app: &App, merged: &mut Merged) -> Result<bool, Gone> {
-    let _turn = app.live.reading.acquire().await;
     merged.has_next(app).await.map_err(Gone::unreadable)
 }
 

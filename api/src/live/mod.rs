@@ -29,8 +29,11 @@ use kinds::Kinds;
 
 /// Followers at once: more than this process is made for are refused at their door.
 const MAX_FOLLOWERS: usize = 8_000;
-/// Those among them that read the past at the same time; others wait for their turn.
+/// Those among them that read the past at the same time, each with a page of every partition in memory; others wait for
+/// their turn.
 const MAX_READING: usize = 32;
+/// After this long a follower lets those read that wait, and goes on when it is its turn again.
+pub(crate) const TURN: Duration = Duration::from_secs(1);
 /// A follower whose connection takes nothing for this long is cut off.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two signs of life to a follower that hears nothing else.

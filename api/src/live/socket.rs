@@ -1,7 +1,10 @@
 //! `GET /api/ws`: clients say what they follow, and each event comes as one JSON message.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -10,8 +13,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use insightforge_schema::id::Cursor;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, interval, timeout};
@@ -86,8 +88,8 @@ pub(crate) async fn socket(
         .into_response())
 }
 
-/// A client's end of the socket.
-struct Outgoing(SplitSink<WebSocket, Message>);
+/// A client's socket. One task reads and writes it, so it needs no lock.
+struct Line(WebSocket);
 
 /// What a client asked for.
 enum Wish {
@@ -96,35 +98,37 @@ enum Wish {
 }
 
 async fn converse(app: Arc<App>, socket: WebSocket, _place: Place) {
-    let (outgoing, incoming) = socket.split();
-    let mut conversation = Conversation { follower: Follower::new(&app), out: Outgoing(outgoing), app, faults: 0 };
-    let gone = conversation.run(incoming).await;
+    let mut conversation = Conversation { follower: Follower::new(&app), line: Line(socket), app, faults: 0 };
+    let gone = conversation.run().await;
     conversation.close(gone).await;
 }
 
 struct Conversation {
     app: Arc<App>,
     follower: Follower,
-    out: Outgoing,
+    line: Line,
     faults: u32,
 }
 
 impl Conversation {
-    async fn run(&mut self, mut incoming: SplitStream<WebSocket>) -> Gone {
+    async fn run(&mut self) -> Gone {
         let mut alive = interval(ALIVE);
         alive.reset();
         let mut heard_at = Instant::now();
+        // Made once: thousands that asked anew at every event would queue for the same lock.
+        let shutdown = self.app.shutdown.clone();
+        let mut stopping = pin!(shutdown.cancelled());
         loop {
             let done = tokio::select! {
-                message = incoming.next() => {
+                message = self.line.0.next() => {
                     heard_at = Instant::now();
                     self.answer(message).await
                 }
-                heard = self.follower.next() => self.follower.pass_on(heard, &mut self.out).await,
+                heard = self.follower.next() => self.follower.pass_on(heard, &mut self.line).await,
                 _ = alive.tick() => {
                     if heard_at.elapsed() > SILENCE { Err(Gone::Left) } else { self.show_life().await }
                 }
-                () = self.app.shutdown.cancelled() => Err(Gone::Stopping),
+                () = &mut stopping => Err(Gone::Stopping),
             };
             if let Err(gone) = done {
                 return gone;
@@ -181,7 +185,7 @@ impl Conversation {
         match wish {
             Wish::Subscribe(topic, after) => {
                 let (shown, known) = (topic.shown(), self.follower.topics().contains(&topic));
-                match self.follower.add(topic.clone(), after, &mut self.out).await {
+                match self.follower.add(topic.clone(), after, &mut self.line).await {
                     Ok(()) => {}
                     // A cursor that is beyond the end, or before the beginning, is the client's; so is what to do now.
                     Err(Gone::Unreadable(problem)) => {
@@ -194,10 +198,10 @@ impl Conversation {
                     Err(gone) => return Err(gone),
                 }
                 let cursor = self.follower.cursor().to_string();
-                self.out.say(&json!({ "subscribed": shown, "cursor": cursor })).await
+                self.line.say(&json!({ "subscribed": shown, "cursor": cursor })).await
             }
             Wish::Unsubscribe(topic) if self.follower.remove(&topic) => {
-                self.out.say(&json!({ "unsubscribed": topic.shown() })).await
+                self.line.say(&json!({ "unsubscribed": topic.shown() })).await
             }
             Wish::Unsubscribe(_) => self.complain(&wrong("/unsubscribe", "was not subscribed")).await,
         }
@@ -205,14 +209,14 @@ impl Conversation {
 
     async fn complain(&mut self, error: &TopicError) -> Result<(), Gone> {
         self.faults += 1;
-        self.out.say(&json!({ "error": { "field": error.field, "detail": error.detail } })).await?;
+        self.line.say(&json!({ "error": { "field": error.field, "detail": error.detail } })).await?;
         if self.faults > FAULTS_MOST { Err(Gone::Done) } else { Ok(()) }
     }
 
     async fn show_life(&mut self) -> Result<(), Gone> {
         let cursor = self.follower.cursor().to_string();
-        self.out.put(Message::Ping(axum::body::Bytes::new())).await?;
-        self.out.say(&json!({ "alive": chrono::Utc::now(), "cursor": cursor })).await
+        self.line.put(Message::Ping(axum::body::Bytes::new())).await?;
+        self.line.say(&json!({ "alive": chrono::Utc::now(), "cursor": cursor })).await
     }
 
     /// Says why, to one who is still there.
@@ -235,17 +239,27 @@ impl Conversation {
         };
         let last = Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from(reason.as_ref()) }));
         // One that takes nothing takes no reason either, and is let go of.
-        let _ = timeout(LAST_WORDS, self.out.0.send(last)).await;
+        let _ = timeout(LAST_WORDS, self.line.0.send(last)).await;
     }
 }
 
-impl Outgoing {
+impl Line {
     async fn put(&mut self, message: Message) -> Result<(), Gone> {
-        match timeout(PATIENCE, self.0.feed(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Gone::Left),
-            Err(_) => Err(Gone::Slow),
-        }
+        self.patiently(|socket, context| socket.poll_ready_unpin(context)).await?;
+        self.0.start_send_unpin(message).map_err(|_| Gone::Left)
+    }
+
+    /// What is done at once, as nearly always, needs no timer.
+    async fn patiently(
+        &mut self,
+        mut step: impl FnMut(&mut WebSocket, &mut Context<'_>) -> Poll<Result<(), axum::Error>>,
+    ) -> Result<(), Gone> {
+        let mut step = poll_fn(|context| step(&mut self.0, context));
+        let done = match (&mut step).now_or_never() {
+            Some(done) => done,
+            None => timeout(PATIENCE, step).await.map_err(|_| Gone::Slow)?,
+        };
+        done.map_err(|_| Gone::Left)
     }
 
     async fn say(&mut self, message: &Value) -> Result<(), Gone> {
@@ -254,17 +268,13 @@ impl Outgoing {
     }
 }
 
-impl Out for Outgoing {
+impl Out for Line {
     async fn tell(&mut self, told: &Told) -> Result<(), Gone> {
         self.put(Message::Text(told.text())).await
     }
 
     async fn flush(&mut self) -> Result<(), Gone> {
-        match timeout(PATIENCE, self.0.flush()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Gone::Left),
-            Err(_) => Err(Gone::Slow),
-        }
+        self.patiently(|socket, context| socket.poll_flush_unpin(context)).await
     }
 }
 

@@ -13,6 +13,7 @@ use futures_util::Stream;
 use insightforge_schema::id::Cursor;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{interval, timeout};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -201,6 +202,12 @@ impl Framed for TaskFrames {
 
 impl Frames {
     async fn send(&mut self, frame: Bytes) -> Result<(), Gone> {
+        // While there is room, as nearly always, no timer is needed.
+        let frame = match self.sender.try_send(frame) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(Gone::Left),
+            Err(TrySendError::Full(frame)) => frame,
+        };
         match timeout(PATIENCE, self.sender.send(frame)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Gone::Left),

@@ -1,10 +1,13 @@
 //! Following the journal over a WebSocket and as server-sent events: everything once, at once, and without a gap.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use insightforge_schema::id::{Partition, TaskId};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::served::{Client, Got, LONG, Reader, Sent, Served, position};
@@ -240,6 +243,41 @@ async fn a_client_that_takes_nothing_is_cut_off_with_a_cursor_from_which_nothing
     while stage.app.followers() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    served.end().await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn many_who_read_the_past_slowly_do_not_keep_others_from_it() {
+    let stage = stage().await;
+    let served = Served::new(&stage).await;
+    let document = format!(r#"{{"text":"{}"}}"#, "x".repeat(500_000));
+    let (count, slow) = (10, 33);
+    for _ in 0..count {
+        stage.journal.submit(&Asked::new("acting", &document)).await;
+    }
+    let task = asked();
+    stage.journal.submit(&task).await;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut followers = JoinSet::new();
+    for _ in 0..slow {
+        let mut client = Client::narrow(&served).await;
+        client.say(&json!({ "subscribe": "all", "after": "0" })).await;
+        let taken = taken.clone();
+        followers.spawn(async move {
+            for _ in 0..count {
+                client.event().await;
+                taken.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    let mut client = Client::new(&served).await;
+    let (past, _) = client.follow(&json!({ "task": task.task }), Some("0")).await;
+    assert_eq!(types(&past), ["submitted"]);
+    let taken = taken.load(Ordering::Relaxed);
+    assert!(taken < count * slow, "the slow ones were still at it: {taken}");
+    followers.shutdown().await;
     served.end().await;
     stage.end().await;
 }

@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use insightforge_api::serve::Listener;
 use insightforge_schema::id::Position;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::client_async;
@@ -56,6 +56,14 @@ pub(crate) enum Got {
 impl Client {
     pub(crate) async fn new(served: &Served) -> Self {
         Self::with_origin(served, None).await.unwrap().0
+    }
+
+    /// One that has little room for what it has not read yet.
+    pub(crate) async fn narrow(served: &Served) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let stream = socket.connect(served.addr).await.unwrap();
+        Self(client_async(format!("ws://{}/api/ws", served.addr), stream).await.unwrap().0)
     }
 
     pub(crate) async fn with_origin(served: &Served, origin: Option<&str>) -> Result<(Self, Response), Error> {
