@@ -4,6 +4,7 @@
 //! - [`life`] – from the upload to the verified webhook, for a task that completes and one that fails.
 //! - [`endings`] – roles are told to stop, or killed, under load; two projectors work at once; nothing is lost.
 //! - [`inferring`] – questions that are answered at once.
+//! - [`looking`] – what people see and order: overview, counts, insight, checks, webhooks again.
 //! - [`logs`] – what the roles log, as a collector reads it.
 //! - [`people`] – the commands of people who reach the api and nothing else.
 //! - [`rebuilding`] – the tables are built again under load, with equal contents, and no webhook goes out.
@@ -24,6 +25,7 @@ mod inferring;
 mod installation;
 mod life;
 mod logs;
+mod looking;
 #[path = "../shared/package.rs"]
 mod package;
 mod people;

@@ -216,6 +216,26 @@ async fn the_installation_is_seen_at_a_glance_in_a_pipe_and_on_a_terminal() {
 }
 
 #[tokio::test]
+async fn a_command_whose_reader_has_gone_ends_without_a_word() {
+    let mut child = program(&vec![]);
+    let mut child = child.args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // More than a pipe takes: it cannot have written all of it before.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!((String::from_utf8(output.stderr).unwrap().as_str(), output.status.code()), ("", Some(141)));
+}
+
+#[tokio::test]
+async fn what_has_no_default_stands_together_in_the_help() {
+    for role in ["api", "projector"] {
+        let help = run_well(&vec![], &[role, "--help"]).await;
+        let (_, required) = help.split_once("Required, as a flag or a variable:").unwrap();
+        assert!(required.contains("DATABASE_URL"), "{help}");
+        assert!(required.contains("INSIGHTFORGE_ENCRYPTION_KEY"), "{help}");
+    }
+}
+
+#[tokio::test]
 async fn shells_learn_to_complete_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run_well(&vec![], &["completions", shell]).await;
