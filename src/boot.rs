@@ -26,6 +26,7 @@ use crate::log;
 
 /// Runs a command on a fresh runtime with so many threads; an error is printed once, here.
 pub(crate) fn run(worker_threads: NonZeroUsize, command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    end_quietly_when_nobody_reads();
     rustls::crypto::ring::default_provider().install_default().expect("no other provider was installed before");
     if fail::COMPILED
         && let Ok(plan) = std::env::var("INSIGHTFORGE_FAIL_AT")
@@ -41,6 +42,22 @@ pub(crate) fn run(worker_threads: NonZeroUsize, command: impl Future<Output = an
         eprintln!("insightforge: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// The exit code of a program that a broken pipe has ended, as shells count it.
+const NOBODY_READS: i32 = 128 + 13;
+
+/// Who reads what a command prints may stop, as `head` does: then the command ends without a word, as other programs do. The
+/// standard library makes a panic of it.
+fn end_quietly_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload_as_str().unwrap_or_default();
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(NOBODY_READS);
+        }
+        usual(panic);
+    }));
 }
 
 /// Logging and the health listener of a role.

@@ -1,6 +1,5 @@
 //! `insightforge completions <shell>`: what the shell needs to complete commands and flags.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap_complete::Shell;
@@ -15,6 +14,6 @@ pub(crate) fn run(args: &Args, mut command: clap::Command) -> anyhow::Result<Exi
     // Made whole before it is written: who reads it may go away at any byte.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "insightforge", &mut script);
-    std::io::stdout().write_all(&script)?;
+    print!("{}", String::from_utf8(script)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,9 @@ use insightforge_schema::seal::Sealer;
 use insightforge_schema::tables;
 use sqlx::MySqlPool;
 
+/// What has no default stands together in the help.
+const REQUIRED: &str = "Required, as a flag or a variable";
+
 /// How long a call to Redis is repeated before it fails.
 const REDIS_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -137,7 +140,7 @@ impl ArchiveArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DatabaseArgs {
     /// MySQL 8+ or MariaDB 10.6+, `mysql://user:password@host:port/database`
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, help_heading = REQUIRED)]
     pub(crate) database_url: Secret,
 }
 
@@ -156,7 +159,7 @@ impl DatabaseArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SealArgs {
     /// 64 hex digits; seals the webhook secrets of single tasks at rest. The same value for api and projector
-    #[arg(long, env = "INSIGHTFORGE_ENCRYPTION_KEY", hide_env_values = true)]
+    #[arg(long, env = "INSIGHTFORGE_ENCRYPTION_KEY", hide_env_values = true, help_heading = REQUIRED)]
     pub(crate) encryption_key: Secret,
 }
 

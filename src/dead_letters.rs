@@ -19,7 +19,7 @@ use insightforge_schema::id::TaskId;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::caller::plain;
+use crate::caller::plain::{self, count};
 use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs, SealArgs};
 use crate::models::login;
 
@@ -176,11 +176,11 @@ fn print(letter: &DeadLetter) {
     let at = letter.failed_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)).unwrap_or_default();
     let story = match &letter.story {
         Some(story) => format!(
-            "{} {}  {} after {} attempts: {}",
+            "{} {}  {} after {}: {}",
             story.task_type,
             story.model_version,
             story.error_code.as_deref().unwrap_or("?"),
-            story.attempts,
+            count(story.attempts.into(), "attempt"),
             cut(story.error_message.as_deref().unwrap_or_default()),
         ),
         None => "not in the tables yet".to_owned(),
@@ -221,10 +221,12 @@ fn tell(act: Act, acted: &Acted, limit: usize) {
     let done = if act == Act::Redrive { "repeated" } else { "purged" };
     let at_least = if acted.more { "at least " } else { "" };
     if acted.dry_run {
-        println!("{at_least}{} dead letters fit; --apply has them {done}, {limit} a call", acted.matched);
+        let fit = if acted.matched == 1 && !acted.more { "fits" } else { "fit" };
+        let letters = count(acted.matched as u64, "dead letter");
+        println!("{at_least}{letters} {fit}; --apply has them {done}, {limit} a call");
         return;
     }
-    println!("{} dead letters {done}", acted.done);
+    println!("{} {done}", count(acted.done as u64, "dead letter"));
     for refused in &acted.refused {
         println!("  left: {}: {}", refused.task_id, cut(&refused.detail));
     }

@@ -17,6 +17,7 @@ use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
 use sqlx::{MySqlPool, Row};
 
+use crate::caller::plain::count;
 use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs};
 
 /// The shortest statement that the database must take, in bytes: MariaDB's default.
@@ -237,7 +238,7 @@ async fn check_analyzers(link: &Link, keys: &Keys, partitions: PartitionCount) -
             let lane = model.lane().to_string();
             let serving = workers.iter().filter(|worker| worker.lanes.contains(&lane)).count();
             if serving > 0 {
-                good(format!("{lane}: {serving} analyzers"))
+                good(format!("{lane}: {}", count(serving as u64, "analyzer")))
             } else {
                 weak(format!("{lane}: no analyzer serves it; its tasks wait"), "insightforge analyzer")
             }

@@ -8,6 +8,7 @@ use insightforge_schema::keys::Keys;
 use insightforge_schema::link::Link;
 use insightforge_schema::{catalogue, tables};
 
+use crate::caller::plain::count;
 use crate::config::{DatabaseArgs, RedisArgs};
 
 /// Version of the key layout; a release that lays keys out differently refuses an older installation.
@@ -42,7 +43,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::json!({ "tables": "up to date", "partitions": partitions.get() }));
     } else {
-        println!("tables are up to date; {} partitions", partitions.get());
+        println!("tables are up to date; {}", count(partitions.get().into(), "partition"));
     }
     Ok(ExitCode::SUCCESS)
 }

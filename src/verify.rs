@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use insightforge_projector::verify::{Deps, Difference, Report, verify_sample, verify_telling};
 use serde_json::{Value, json};
 
-use crate::caller::plain;
+use crate::caller::plain::{self, count};
 use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs};
 use crate::progress;
 
@@ -76,7 +76,10 @@ fn print(report: &Report, seconds: f64) {
         println!("…");
     }
     println!(
-        "{} events, {} tasks, at {}: {} differences ({seconds:.2} s)",
-        report.events, report.tasks, report.at, report.differences
+        "{}, {}, at {}: {} ({seconds:.2} s)",
+        count(report.events, "event"),
+        count(report.tasks, "task"),
+        report.at,
+        count(report.differences, "difference")
     );
 }

@@ -12,8 +12,9 @@ build_ui() {
   sources=$(cd "$ui" && find . -path ./node_modules -prune -o -path ./dist -prune -o -type f -print0 | sort -z | xargs -0 cksum | cksum)
   [[ ! -e $ui/dist/index.html || $(cat "$ui/node_modules/.built" 2>/dev/null) != "$sources" ]] || return 0
   has_node || return 1
-  say "building the dashboard"
+  say "building the dashboard: fetching what it is made with (half a minute)"
   attend npm ci --prefix "$ui" --silent --no-audit --no-fund || { complain "npm ci failed" && return 1; }
+  say "building the dashboard: putting it together (half a minute)"
   attend npm run build --prefix "$ui" --silent -- --logLevel warn || { complain "the dashboard could not be built" && return 1; }
   echo "$sources" >"$ui/node_modules/.built"
 }

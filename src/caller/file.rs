@@ -1,6 +1,7 @@
 //! A file of many goes in as one batch, streamed, with a bar; broken off, it is sent again under the same key and nothing
 //! is doubled.
 
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ pub(super) async fn send(door: &Door, args: &Args, key: &str) -> anyhow::Result<
     let mut account = upload(door, args, path, format, key).await?;
     let mut code = if account["rejected"] == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if !args.json {
-        tell(&account);
+        tell(door, &account);
     }
     if let Some(seconds) = args.wait {
         let batch = account["batch_id"].as_str().and_then(|id| id.parse().ok()).context("the answer names no batch")?;
@@ -120,8 +121,12 @@ fn by_name(path: &Path) -> Option<Format> {
 }
 
 /// The batch's id for scripts; what became of the lines for people.
-fn tell(account: &Value) {
-    println!("{}", account["batch_id"].as_str().unwrap_or_default());
+fn tell(door: &Door, account: &Value) {
+    let batch = account["batch_id"].as_str().unwrap_or_default();
+    println!("{batch}");
+    if std::io::stdout().is_terminal() {
+        eprintln!("this is the batch's id: {}/api/batches/{batch} says how far it is", door.address());
+    }
     eprintln!("{} accepted, {} repeated, {} rejected", account["accepted"], account["repeated"], account["rejected"]);
     let errors = account["errors"].as_array().map_or(&[][..], Vec::as_slice);
     for error in errors.iter().take(TOLD) {

@@ -14,6 +14,11 @@ pub(crate) fn line(text: &str, most: usize) -> String {
     short
 }
 
+/// `1 event`, `2 events`.
+pub(crate) fn count(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// One line of JSON: the same document, with escapes for what a terminal would obey.
 pub(crate) fn json(value: &impl Serialize) -> String {
     escape(&serde_json::to_string(value).expect("answers and reports have string keys"))
@@ -58,6 +63,11 @@ mod tests {
         assert_eq!(line("a\x1b[31mb\u{9b}2Jc\nd\u{202e}e", 99), "a�[31mb�2Jc�d�e");
         assert_eq!(line("好消息!", 2), "好消…");
         assert_eq!(line("好消息!", 4), "好消息!");
+    }
+
+    #[test]
+    fn one_thing_is_told_of_in_the_singular() {
+        assert_eq!([0, 1, 2].map(|it| count(it, "event")), ["0 events", "1 event", "2 events"]);
     }
 
     #[test]

@@ -80,6 +80,7 @@ async fn look(
     }
     findings.push(good(match letters {
         0 => "no dead letters".to_owned(),
+        1 => "1 dead letter; see `insightforge dead-letters list`".to_owned(),
         letters => format!("{letters} dead letters; see `insightforge dead-letters list`"),
     }));
     Ok((lanes, findings))
@@ -270,7 +271,7 @@ mod tests {
         }
         let all = found(&[worker(&["acting:stable"])]).await;
         for part in
-            ["1 tasks are held by analyzers", "1 retries are due", "1 waiting tasks are out of time", "1 dead letters"]
+            ["1 tasks are held by analyzers", "1 retries are due", "1 waiting tasks are out of time", "1 dead letter;"]
         {
             assert!(all.contains(part), "{part}: {all}");
         }

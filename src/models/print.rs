@@ -1,7 +1,8 @@
 //! Routes, cards and events for people, or as JSON.
 
-use std::io::Write;
+use std::fmt::Write;
 
+use crate::caller::plain::count;
 use insightforge_schema::catalogue::{ModelCard, Worker};
 use insightforge_schema::keys::Lane;
 use insightforge_schema::registry::{Change, Entry, RegisteredVersion, Routes, TaskRoutes};
@@ -9,7 +10,7 @@ use serde_json::json;
 
 /// Prints every version with the part it plays; as JSON the routes as they are.
 pub(super) fn list(routes: &Routes, workers: &[Worker], task_type: Option<&str>, as_json: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = String::new();
     let wanted = |name: &str| task_type.is_none_or(|wanted| wanted == name);
     let tasks: Vec<(&String, &TaskRoutes)> = routes.tasks.iter().filter(|(name, _)| wanted(name)).collect();
     let refused: Vec<_> =
@@ -18,7 +19,7 @@ pub(super) fn list(routes: &Routes, workers: &[Worker], task_type: Option<&str>,
         let tasks: serde_json::Map<_, _> = tasks.into_iter().map(|(name, task)| (name.clone(), json!(task))).collect();
         let refused: serde_json::Map<_, _> =
             refused.into_iter().map(|(folder, note)| (folder.clone(), json!(note))).collect();
-        writeln!(out, "{}", json!({ "position": routes.position, "tasks": tasks, "refused": refused }))?;
+        println!("{}", json!({ "position": routes.position, "tasks": tasks, "refused": refused }));
         return Ok(());
     }
     if tasks.iter().all(|(_, task)| task.versions.is_empty()) {
@@ -28,10 +29,11 @@ pub(super) fn list(routes: &Routes, workers: &[Worker], task_type: Option<&str>,
         writeln!(out, "{name}")?;
         for version in &task.versions {
             let lane = Lane::new(name, &version.version).to_string();
-            let analyzers = workers.iter().filter(|worker| worker.lanes.contains(&lane)).count();
+            let analyzers =
+                count(workers.iter().filter(|worker| worker.lanes.contains(&lane)).count() as u64, "analyzer");
             writeln!(
                 out,
-                "  {:<16} {:<28} {:<14} {:<18} {:<8} {analyzers} analyzers, since {}",
+                "  {:<16} {:<28} {:<14} {:<18} {:<8} {analyzers}, since {}",
                 version.version,
                 parts(task, version).join(", "),
                 version.digest.get(..12).unwrap_or(&version.digest),
@@ -47,6 +49,7 @@ pub(super) fn list(routes: &Routes, workers: &[Worker], task_type: Option<&str>,
     for (folder, note) in refused {
         writeln!(out, "refused: {folder}, {}: {}", time(note.at_us), note.reason)?;
     }
+    print!("{out}");
     Ok(())
 }
 
@@ -80,14 +83,14 @@ fn parts(task: &TaskRoutes, version: &RegisteredVersion) -> Vec<String> {
 
 /// Prints a version's card.
 pub(super) fn show(routes: &Routes, card: &ModelCard, as_json: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = String::new();
     let task = routes.task(&card.task_type);
     let version = task.and_then(|task| task.version(&card.version));
     let roles = task.zip(version).map(|(task, version)| parts(task, version)).unwrap_or_default();
     if as_json {
         let mut shown = json!(card);
         shown["roles"] = json!(roles);
-        writeln!(out, "{shown}")?;
+        println!("{shown}");
         return Ok(());
     }
     writeln!(out, "{} {}: {}", card.task_type, card.version, card.name)?;
@@ -128,20 +131,21 @@ pub(super) fn show(routes: &Routes, card: &ModelCard, as_json: bool) -> anyhow::
     for reason in &card.refused {
         line("refused", reason)?;
     }
+    print!("{out}");
     Ok(())
 }
 
 /// Prints what a command made happen.
 pub(super) fn written(entries: &[Entry], as_json: bool) -> anyhow::Result<()> {
     if entries.is_empty() && !as_json {
-        writeln!(std::io::stdout().lock(), "it is so already; nothing was changed")?;
+        println!("it is so already; nothing was changed");
     }
     history(entries, as_json)
 }
 
 /// Prints events, one a line.
 pub(super) fn history(entries: &[Entry], as_json: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = String::new();
     for entry in entries {
         if as_json {
             writeln!(out, "{}", json!(entry))?;
@@ -151,6 +155,7 @@ pub(super) fn history(entries: &[Entry], as_json: bool) -> anyhow::Result<()> {
             writeln!(out, "{n:>6}  {at}  {}  by {}{reason}", describe(&entry.change), entry.meta.actor)?;
         }
     }
+    print!("{out}");
     Ok(())
 }
 
