@@ -18,6 +18,7 @@ use crate::known::KnownModels;
 use crate::live::Live;
 use crate::submit::Submitter;
 use crate::tail::Tail;
+use crate::used::UsedIds;
 use crate::{Config, Deps};
 use crate::{expire, export, overview, system};
 
@@ -34,6 +35,8 @@ pub struct App {
     pub(crate) models: KnownModels,
     /// The way into the journal.
     pub(crate) submitter: Submitter,
+    /// Who knows ids that were used long ago.
+    pub(crate) used: UsedIds,
     /// Memory for bodies, and for lines on their way.
     pub(crate) budget: Budget,
     /// Memory for questions that wait for an analyzer's answer.
@@ -79,6 +82,7 @@ impl App {
             journal,
             models,
             submitter,
+            used: UsedIds::default(),
             budget: Budget::new(),
             question_budget: Budget::for_questions(),
             batch_budget: Budget::new(),

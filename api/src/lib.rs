@@ -93,6 +93,7 @@ mod trace;
 mod ui;
 mod unserved;
 mod upload;
+mod used;
 mod visitors;
 mod wait;
 mod webhooks;

@@ -159,6 +159,11 @@ pub(crate) async fn accept(
     trace: Option<String>,
     share: Share,
 ) -> Result<Stored, Problem> {
+    if let Some(task) = asked.task_id
+        && app.used.among(app, &[task]).await.contains(&task)
+    {
+        return Err(exists(USED));
+    }
     let (submit, arrival) = prepare(app, asked, key, trace, None);
     let task = submit.task;
     if let Some(key) = key
@@ -231,13 +236,22 @@ async fn reserve(app: &App, key: &Key, submit: &Submit) -> Result<(), Problem> {
 
 /// The id or key belongs to another request.
 pub(crate) fn conflict(key: Option<&Key>) -> Problem {
-    let (status, word, title, field, what) = if key.is_some() {
-        let what = "came with another body before; use a new key for a new request";
-        (StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "The key was used before", idempotency::HEADER, what)
-    } else {
-        let what = "belongs to a task with other fields";
-        (StatusCode::CONFLICT, "task-exists", "The task exists", "task_id", what)
-    };
+    if key.is_none() {
+        return exists("belongs to a task with other fields");
+    }
+    let what = "came with another body before; use a new key for a new request";
+    let (word, title) = ("key-reused", "The key was used before");
+    of_field(StatusCode::UNPROCESSABLE_ENTITY, word, title, idempotency::HEADER, what)
+}
+
+/// What is wrong with an id that named a task which Redis has forgotten.
+pub(crate) const USED: &str = "belongs to a task that has ended; use a new id for a new task";
+
+fn exists(what: &str) -> Problem {
+    of_field(StatusCode::CONFLICT, "task-exists", "The task exists", "task_id", what)
+}
+
+fn of_field(status: StatusCode, word: &str, title: &'static str, field: &str, what: &str) -> Problem {
     let mut problem = Problem::new(status, word, title, format!("{field}: {what}"));
     problem.errors.insert(field.to_owned(), vec![what.to_owned()]);
     problem

@@ -33,7 +33,7 @@ use crate::idempotency::Key;
 use crate::problem::{Fields, Problem};
 use crate::submit::{Answer, Refused, judge};
 use crate::trace::Arrival;
-use crate::upload::{conflict, prepare, refuse};
+use crate::upload::{USED, conflict, prepare, refuse};
 
 /// How much of a file is looked through before anything of it is stored.
 const HEAD_BYTES: usize = 1 << 20;
@@ -225,6 +225,15 @@ impl Ingest {
                 Err(faults) => self.account.reject(line, faults),
             }
         }
+        let brought: Vec<TaskId> = good.iter().filter_map(|good| good.asked.task_id).collect();
+        let used = self.app.used.among(&self.app, &brought).await;
+        good.retain(|Good { line, asked }| {
+            let is_used = asked.task_id.is_some_and(|task| used.contains(&task));
+            if is_used {
+                self.account.reject(*line, Fields::one("task_id", USED));
+            }
+            !is_used
+        });
         good
     }
 

@@ -137,6 +137,13 @@ impl Door {
         sqlx::query(AssertSqlSafe(format!("DROP DATABASE {mine}"))).execute(&self.pool).await.unwrap();
     }
 
+    /// Nobody reads the tasks' rows until the connection is closed.
+    pub(crate) async fn lock_tables(&self) -> sqlx::pool::PoolConnection<sqlx::MySql> {
+        let mut connection = self.pool.acquire().await.unwrap();
+        sqlx::query("LOCK TABLES analysis_tasks WRITE").execute(&mut *connection).await.unwrap();
+        connection
+    }
+
     pub(crate) fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(format!("http://{}{path}", self.addr))
     }

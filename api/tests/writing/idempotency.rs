@@ -80,6 +80,45 @@ async fn a_callers_own_id_is_the_tasks_and_repeats_are_one_task() {
 }
 
 #[tokio::test]
+async fn an_id_that_named_a_task_long_ago_is_refused_for_another_and_intake_waits_for_no_tables() {
+    let (door, task) = (Door::open_with_tables().await, TaskId::new());
+    let mine = good_with(&[("task_id", json!(task))]);
+    assert_eq!(door.upload(&mine).await.status, 202);
+    assert_eq!(door.post(&format!("/api/tasks/{task}/cancel")).send().await.unwrap().status(), 200);
+    door.fold().await;
+    let again = door.upload(&mine).await;
+    assert_eq!(
+        (again.status.as_u16(), again.header("idempotency-replayed")),
+        (202, Some("true")),
+        "Redis remembers it"
+    );
+
+    let record = door.keys.record(door.partitions.of_task(task), task);
+    assert_eq!(door.link.query::<i64>(redis::cmd("DEL").arg(record)).await.unwrap(), 1);
+    for body in [mine.clone(), good_with(&[("task_id", json!(task)), ("user_id", json!(1))])] {
+        let answer = door.upload(&body).await;
+        answer.is_problem(409, "task_id: belongs to a task that has ended");
+        assert!(answer.body["errors"]["task_id"].is_array());
+    }
+    let lines = [task, TaskId::new()].map(|id| json!({ "text": "四", "task_id": id }).to_string()).join("\n");
+    let batch =
+        door.post("/api/data/upload/batch?task_type=sentiment_analysis").header("content-type", "application/x-ndjson");
+    let batch = Answer::of(batch.body(lines)).await;
+    assert_eq!((&batch.body["accepted"], &batch.body["rejected"]), (&json!(1), &json!(1)), "{:?}", batch.body);
+
+    let locked = door.lock_tables().await;
+    let began = std::time::Instant::now();
+    let [first, second] = [TaskId::new(), TaskId::new()].map(|id| good_with(&[("task_id", json!(id))]));
+    for body in [first, second] {
+        assert_eq!(door.upload(&body).await.status, 202);
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    locked.close().await.unwrap();
+    assert_eq!(door.submitted_ids().await.len(), 4);
+    door.end().await;
+}
+
+#[tokio::test]
 async fn a_key_beside_an_own_id_guards_both_wherever_they_live() {
     let door = Door::open().await;
     // Enough ids to live in every partition, the key's among them.
