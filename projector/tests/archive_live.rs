@@ -314,6 +314,23 @@ async fn another_or_a_lost_archive_stops_archiving_and_says_what_is_missing(mut 
     stage.end().await;
 }
 
+async fn of_two_archivists_with_different_archives_one_stops_and_the_other_has_everything(mut stage: Stage) {
+    let elsewhere = stage.archived();
+    let mut other = stage.archivist();
+    let folder = stage.archived();
+    let mut mine = stage.archivist();
+    stage.lives(PART, 50).await;
+    assert!(matches!(other.step().await.unwrap(), Step::Archived { first: 1, .. }));
+    all(&mut mine).await;
+    assert_eq!((stage.mark(PART).await, stage.stream(PART).await), (Some(150), (111, 150)));
+    let error = other.step().await.unwrap_err();
+    assert!(matches!(error, ArchivingError::Lost { partition: PART, .. }), "{error}");
+    assert!(error.to_string().contains(elsewhere.path().to_str().unwrap()), "{error}");
+    assert_eq!((stage.mark(PART).await, files(&folder, &stage, PART).len()), (Some(150), 15));
+    assert!(verify(&stage.verify_deps()).await.unwrap().is_equal());
+    stage.end().await;
+}
+
 async fn an_archive_of_another_journal_is_not_taken_for_this_one(mut stage: Stage) {
     let folder = stage.archived();
     stage.lives(PART, 20).await;
@@ -357,6 +374,7 @@ on_each_server!(
     a_task_that_waits_longer_than_its_first_event_is_kept_is_still_answered,
     tables_from_a_backup_catch_up_across_the_archive,
     another_or_a_lost_archive_stops_archiving_and_says_what_is_missing,
+    of_two_archivists_with_different_archives_one_stops_and_the_other_has_everything,
     an_archive_of_another_journal_is_not_taken_for_this_one,
     redis_holds_as_much_after_many_tasks_as_after_few,
 );

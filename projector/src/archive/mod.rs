@@ -57,8 +57,9 @@ pub struct Archivist {
     pool: MySqlPool,
     partitions: PartitionCount,
     retention: Retention,
-    /// Partitions of which it is known that archive and stream leave no gap.
-    checked: Vec<bool>,
+    /// The mark of each partition up to which this archive is known to hold everything. Another one was set by another
+    /// projector, perhaps with another archive.
+    proven: Vec<Option<u64>>,
 }
 
 /// What a step did.
@@ -112,7 +113,7 @@ impl Archivist {
             pool: deps.pool.clone(),
             partitions: config.partitions,
             retention: config.upkeep.journal,
-            checked: vec![false; usize::from(config.partitions.get())],
+            proven: vec![None; usize::from(config.partitions.get())],
         })
     }
 

@@ -17,8 +17,10 @@ impl Archivist {
     pub(super) async fn mark(&mut self, partition: Partition) -> Result<u64, ArchivingError> {
         let (link, keys) = (&self.journal.link, &self.journal.keys);
         let mark = trim::mark(link, keys, partition).await?;
-        let checked = &mut self.checked[usize::from(partition.0)];
-        if let (Some(mark), true) = (mark, *checked) {
+        let proven_here = &mut self.proven[usize::from(partition.0)];
+        if let Some(mark) = mark
+            && *proven_here == Some(mark)
+        {
             return Ok(mark);
         }
         // What the stream has is archived from the stream, whatever lies in the archive: those may be other events.
@@ -44,7 +46,7 @@ impl Archivist {
             }
             trim::move_mark(link, keys, partition, mark, believed).await?;
         }
-        *checked = true;
+        *proven_here = Some(believed);
         // Read again: another projector may have been faster.
         Ok(trim::mark(link, keys, partition).await?.unwrap_or(0).min(believed))
     }
@@ -69,6 +71,7 @@ impl Archivist {
         let moved = trim::move_mark(link, keys, partition, Some(mark), last).await?;
         fail::reached(FailStep::ArchiveMarked);
         if moved {
+            self.proven[usize::from(partition.0)] = Some(last);
             Ok(Some(Step::Archived { partition, first, last }))
         } else {
             Ok(Some(Step::Overtaken { partition }))
