@@ -48,7 +48,7 @@ pub(crate) struct ProjectorArgs {
     #[arg(long, env = "INSIGHTFORGE_MIN_REPLICAS_ACK", default_value_t = 0)]
     min_replicas_ack: u32,
     /// Events of a partition that stay in Redis at least; older ones leave it once they are in the archive
-    #[arg(long, env = "INSIGHTFORGE_JOURNAL_KEEP", default_value_t = 100_000)]
+    #[arg(long, env = "INSIGHTFORGE_JOURNAL_KEEP", default_value_t = 50_000)]
     journal_keep: u64,
     /// Days that rows of ended tasks stay in the tables; 0: for ever. Dead letters stay
     #[arg(long, env = "INSIGHTFORGE_ROWS_KEEP_DAYS", default_value_t = 0)]

@@ -46,7 +46,7 @@ impl Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self::keeping(100_000)
+        Self::keeping(50_000)
     }
 }
 
