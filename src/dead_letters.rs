@@ -222,11 +222,11 @@ fn tell(act: Act, acted: &Acted, limit: usize) {
     let at_least = if acted.more { "at least " } else { "" };
     if acted.dry_run {
         let fit = if acted.matched == 1 && !acted.more { "fits" } else { "fit" };
-        let letters = count(acted.matched as u64, "dead letter");
+        let letters = count(acted.matched, "dead letter");
         println!("{at_least}{letters} {fit}; --apply has them {done}, {limit} a call");
         return;
     }
-    println!("{} {done}", count(acted.done as u64, "dead letter"));
+    println!("{} {done}", count(acted.done, "dead letter"));
     for refused in &acted.refused {
         println!("  left: {}: {}", refused.task_id, cut(&refused.detail));
     }

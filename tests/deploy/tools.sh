@@ -54,6 +54,20 @@ amtool() {
   "$newer/usr/bin/amtool" "$@"
 }
 
+# Debian's Alertmanager looks for its templates below /usr/share. It is unpacked, not installed: a copy looks for them below
+# the folder it runs in, by a name that is as long. Sets `program` to the command that runs it; paths must be absolute.
+# shellcheck disable=SC2034
+find_alertmanager() {
+  local copy=$newer/usr/bin/prometheus-alertmanager-unpacked
+  if [[ ! -x $copy ]]; then
+    LC_ALL=C sed 's#/usr/share/prometheus/alertmanager#usr//share/prometheus/alertmanager#g' \
+      "$newer/usr/bin/prometheus-alertmanager" >"$copy.new"
+    chmod +x "$copy.new"
+    mv "$copy.new" "$copy"
+  fi
+  program=(env --chdir="$newer" "$copy")
+}
+
 # Sets `program` to the command that runs the unpacked nginx.
 find_nginx() {
   program_of "$newer" sbin/nginx
