@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use insightforge_archive::Journal;
-use insightforge_projector::rebuild::{Config, Deps, Progress, Report, Sum, rebuild};
+use insightforge_projector::rebuild::{Config, Deps, Progress, Report, rebuild};
 use insightforge_schema::id::PartitionCount;
-use serde_json::{Value, json};
 
 use crate::caller::plain;
 use crate::config::{ArchiveArgs, DatabaseArgs, RedisArgs};
@@ -75,7 +74,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let report = rebuild(&config, &Deps { journal, pool }, |progress| teller.tell(&progress)).await?;
     teller.bar.finish_and_clear();
     if args.json {
-        println!("{}", plain::json(&as_json(&report)));
+        println!("{}", plain::json(&report.to_json()));
     } else {
         print(&report);
     }
@@ -141,24 +140,6 @@ fn say(progress: &Progress) -> String {
         Progress::Compared { at, seconds } => format!("compared all rows at {at} in {seconds:.2} s"),
         Progress::TablesInUse => "other statements hold the tables; trying again".to_owned(),
     }
-}
-
-fn as_json(report: &Report) -> Value {
-    let side = |sum: &Sum| json!({ "rows": sum.rows, "checksum": format!("{:016x}", sum.checksum) });
-    let tables = report.tables.iter().map(|table| {
-        let examples: Vec<String> = table.examples.iter().map(ToString::to_string).collect();
-        json!({
-            "table": table.table, "equal": table.is_equal(), "live": side(&table.live), "fresh": side(&table.fresh),
-            "only_live": table.only_live, "only_fresh": table.only_fresh, "different": table.different,
-            "examples": examples,
-        })
-    });
-    json!({
-        "swapped": report.swapped, "equal": report.is_equal(), "events": report.events, "seconds": report.seconds,
-        "projector_held_ms": report.fenced.as_secs_f64() * 1e3, "compared_at": report.compared_at.to_string(),
-        "compared_since": report.compared_since, "swapped_at": report.swapped_at.to_string(),
-        "tables": tables.collect::<Vec<_>>(),
-    })
 }
 
 fn print(report: &Report) {

@@ -368,6 +368,36 @@ async fn what_a_swap_would_lose_is_refused_by_name(stage: Stage) {
     stage.end().await;
 }
 
+async fn how_a_rebuild_went_can_be_read_by_others(stage: Stage) {
+    /// State, events, of how many, report, error, whether it ended.
+    type Told = (String, u64, Option<u64>, Option<String>, Option<String>, bool);
+    stage.history().await;
+    let told = async || -> Vec<Told> {
+        sqlx::query_as(
+            "SELECT state, events, events_whole, CAST(report AS CHAR), error, ended_at IS NOT NULL FROM rebuilds ORDER BY n",
+        )
+        .fetch_all(&stage.deps.pool)
+        .await
+        .unwrap()
+    };
+    let during = std::sync::Mutex::new(false);
+    let report = rebuild(&config(), &stage.rebuild_deps(), |_| *during.lock().unwrap() = true).await.unwrap();
+    assert!(*during.lock().unwrap());
+    let (state, events, whole, found, error, ended) = told().await.remove(0);
+    assert_eq!((state.as_str(), events, whole, error, ended), ("swapped", report.events, Some(events), None, true));
+    let found: serde_json::Value = serde_json::from_str(&found.unwrap()).unwrap();
+    // Not all of it: servers store decimals with their last digit rounded.
+    assert_eq!(found["tables"], report.to_json()["tables"]);
+    assert!(found["tables"][0]["live"]["checksum"].as_str().unwrap().len() == 16, "{found}");
+
+    stage.execute("CREATE TRIGGER tell AFTER INSERT ON task_logs FOR EACH ROW SET @x = 1").await;
+    stage.rebuild(config()).await.unwrap_err();
+    let (state, _, _, found, error, ended) = told().await.remove(1);
+    assert_eq!((state.as_str(), found, ended), ("failed", None, true));
+    assert!(error.unwrap().contains("tell"));
+    stage.end().await;
+}
+
 async fn a_rebuild_that_dies_leaves_the_live_tables_in_service_and_the_next_one_clears_up(stage: Stage) {
     stage.history().await;
     let rows = stage.all_rows().await;
@@ -500,6 +530,7 @@ on_each_server! {
     of_two_rebuilds_at_once_one_waits_for_the_other_or_is_refused,
     a_rebuild_waits_for_who_deletes_old_rows_and_names_who_does_not_end,
     a_journal_that_does_not_reach_from_start_to_checkpoint_is_refused,
+    how_a_rebuild_went_can_be_read_by_others,
     what_a_swap_would_lose_is_refused_by_name,
     a_rebuild_that_dies_leaves_the_live_tables_in_service_and_the_next_one_clears_up,
     a_long_report_delays_the_swap_and_nothing_else,

@@ -199,6 +199,12 @@ pub fn row_id(position: Position) -> u64 {
     position.n * u64::from(MAX_PARTITIONS) + u64::from(position.partition.0)
 }
 
+/// What receivers of a webhook recognise a repetition by: the same at every attempt, different for every task and endpoint.
+#[must_use]
+pub fn webhook_id(task: TaskId, endpoint: &str) -> String {
+    format!("msg_{}_{endpoint}", task.0.as_simple())
+}
+
 /// The position behind a row's key: the inverse of [`row_id`].
 #[must_use]
 pub fn position_of_row(id: u64) -> Position {

@@ -7,6 +7,8 @@
 //!    until so little is left that the rest can be done behind the fence.
 //! 5. [`swap`] – the fence, the last bit, and the one statement that exchanges all tables.
 //!
+//! [`record`] tells in the tables how it goes.
+//!
 //! Two absences. A rebuild cannot announce anything: none of the modules it can reach knows the outbox or the sender (a
 //! test follows the paths). And it does not fold beyond the live checkpoint unless it is told to: what comes after was not
 //! announced yet, and a projector that found it folded would never announce it.
@@ -16,6 +18,7 @@ mod fresh;
 mod guard;
 mod lane;
 mod load;
+mod record;
 mod swap;
 
 use std::convert::Infallible;
@@ -25,6 +28,7 @@ use std::time::{Duration, Instant};
 use insightforge_archive::{Journal, ReadError};
 use insightforge_schema::id::{Cursor, Partition, PartitionCount};
 use insightforge_schema::link::LinkError;
+use serde_json::{Value, json};
 use sqlx::MySqlPool;
 
 use crate::checkpoint;
@@ -33,6 +37,7 @@ use crate::window::{Reader, WindowError};
 use compare::{Checksums, Scope, Side, compare};
 use fresh::{FRESH, OLD};
 use load::{Loader, Touched};
+use record::Record;
 use swap::{Attempt, Fence};
 
 pub use compare::{Compared, Sum};
@@ -144,7 +149,16 @@ pub enum RebuildError {
 /// [`RebuildError`]; fresh tables that were begun are dropped, by the next rebuild if this one cannot.
 pub async fn rebuild(config: &Config, deps: &Deps, tell: impl Fn(Progress) + Sync) -> Result<Report, RebuildError> {
     let alone = guard::be_alone(&deps.pool).await?;
-    let outcome = rebuild_alone(config, deps, &tell).await;
+    let record = Record::begin(config, deps).await;
+    let told = |progress| {
+        record.hear(&progress);
+        tell(progress);
+    };
+    let outcome = tokio::select! {
+        outcome = rebuild_alone(config, deps, &told) => outcome,
+        never = record.keep() => match never {},
+    };
+    record.end(&outcome).await;
     guard::let_others(alone).await;
     outcome
 }
@@ -241,6 +255,26 @@ impl Report {
     #[must_use]
     pub fn is_equal(&self) -> bool {
         self.tables.iter().all(Compared::is_equal)
+    }
+
+    /// As the command prints it and as it stands in the tables.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let side = |sum: &Sum| json!({ "rows": sum.rows, "checksum": format!("{:016x}", sum.checksum) });
+        let tables = self.tables.iter().map(|table| {
+            let examples: Vec<String> = table.examples.iter().map(ToString::to_string).collect();
+            json!({
+                "table": table.table, "equal": table.is_equal(), "live": side(&table.live), "fresh": side(&table.fresh),
+                "only_live": table.only_live, "only_fresh": table.only_fresh, "different": table.different,
+                "examples": examples,
+            })
+        });
+        json!({
+            "swapped": self.swapped, "equal": self.is_equal(), "events": self.events, "seconds": self.seconds,
+            "projector_held_ms": self.fenced.as_secs_f64() * 1e3, "compared_at": self.compared_at.to_string(),
+            "compared_since": self.compared_since, "swapped_at": self.swapped_at.to_string(),
+            "tables": tables.collect::<Vec<_>>(),
+        })
     }
 
     fn add(&mut self, found: &[Compared], events: u64) {

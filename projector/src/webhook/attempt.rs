@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use insightforge_schema::address::parse_url;
 use insightforge_schema::event::now_us;
 use insightforge_schema::fail::{self, Step};
-use insightforge_schema::id::TaskId;
+use insightforge_schema::id::webhook_id;
 use insightforge_schema::seal::Sealer;
 use insightforge_schema::trace::{Open, Told, Traceparent, below, outgoing};
 use reqwest::Url;
@@ -20,7 +20,7 @@ use super::config::WebhookConfig;
 use super::lane::Health;
 use super::lanes::Weigh;
 use super::schedule::{Schedule, Verdict};
-use super::send::{Answer, Failure, Sender, Trust, range_of};
+use super::send::{Answer, Failure, Said, Sender, Trust, range_of};
 use super::sign::Signer;
 use super::{Delivery, TASK_ENDPOINT};
 
@@ -64,9 +64,28 @@ pub(super) struct Attempted {
     pub(super) health: Health,
     pub(super) status_code: Option<u16>,
     pub(super) error: Option<String>,
+    /// `None` when nothing left this machine.
+    pub(super) sent: Option<AsSent>,
+    pub(super) said: Option<Said>,
     pub(super) took: Duration,
     /// When it ended, in microseconds since 1970-01-01 UTC.
     pub(super) at_us: i64,
+}
+
+/// The headers of an attempt that no other attempt has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AsSent {
+    pub(super) at_s: i64,
+    pub(super) signature: Option<String>,
+    pub(super) legacy: Option<String>,
+    pub(super) trace: Option<String>,
+}
+
+/// What passed between this machine and a receiver.
+struct Exchange {
+    answer: Answer,
+    sent: Option<AsSent>,
+    said: Option<Said>,
 }
 
 /// Makes attempts.
@@ -82,12 +101,6 @@ struct Configured {
     lane: Arc<str>,
     url: Url,
     signer: Signer,
-}
-
-/// The same at every attempt, different for every task and endpoint: what receivers recognise a repetition by.
-#[must_use]
-pub fn webhook_id(task: TaskId, endpoint: &str) -> String {
-    format!("msg_{}_{endpoint}", task.0.as_simple())
 }
 
 impl Courier {
@@ -113,7 +126,7 @@ impl Courier {
         };
         match found {
             Ok((lane, url, trust)) => Ok(Job { delivery, lane, url, trust }),
-            Err(failure) => Err(self.judged(delivery, None, &Answer::Failed(failure), Duration::ZERO)),
+            Err(failure) => Err(self.judged(delivery, None, Exchange::none(failure), Duration::ZERO)),
         }
     }
 
@@ -124,7 +137,7 @@ impl Courier {
 
     /// Gives up what has waited for too long for a receiver that is down.
     pub(super) fn too_late(&self, delivery: Delivery) -> Box<Attempted> {
-        self.judged(delivery, None, &Answer::Failed(Failure::TooLate), Duration::ZERO)
+        self.judged(delivery, None, Exchange::none(Failure::TooLate), Duration::ZERO)
     }
 
     /// Checks a caller's URL again: the policy may be another since it was accepted, and no resolver sees an address
@@ -145,9 +158,9 @@ impl Courier {
         // A delivery that makes the sender panic fails like any other, or it would end every process that takes it.
         let exchange = AssertUnwindSafe(self.exchange(&delivery, url, trust, &own)).catch_unwind();
         match hurry.run_until_cancelled(exchange).await {
-            Some(answer) => {
-                let answer = answer.unwrap_or(Answer::Failed(Failure::Crashed));
-                let attempted = self.judged(delivery, Some(lane), &answer, began.elapsed());
+            Some(exchange) => {
+                let exchange = exchange.unwrap_or(Exchange::none(Failure::Crashed));
+                let attempted = self.judged(delivery, Some(lane), exchange, began.elapsed());
                 tell(&attempted, &own, span);
                 Ok(attempted)
             }
@@ -155,16 +168,18 @@ impl Courier {
         }
     }
 
-    async fn exchange(&self, delivery: &Delivery, url: Url, trust: Trust, trace: &Traceparent) -> Answer {
+    async fn exchange(&self, delivery: &Delivery, url: Url, trust: Trust, trace: &Traceparent) -> Exchange {
         match self.headers(delivery) {
             Ok(mut headers) => {
                 headers.insert(TRACEPARENT, ascii(trace.to_string()));
+                let sent = AsSent::of(&headers);
                 fail::reached(Step::SendUnsent);
-                let answer = self.sender.post(trust, url, headers, delivery.body.clone()).await;
+                let (answer, said) = self.sender.post(trust, url, headers, delivery.body.clone()).await;
                 fail::reached(Step::SendAnswered);
-                answer
+                let left = !matches!(&answer, Answer::Failed(failure) if !failure.may_have_sent());
+                Exchange { answer, sent: sent.filter(|_| left), said }
             }
-            Err(failure) => Answer::Failed(failure),
+            Err(failure) => Exchange::none(failure),
         }
     }
 
@@ -205,19 +220,39 @@ impl Courier {
         &self,
         mut delivery: Delivery,
         lane: Option<Arc<str>>,
-        answer: &Answer,
+        exchange: Exchange,
         took: Duration,
     ) -> Box<Attempted> {
+        let Exchange { answer, sent, said } = exchange;
         let attempt = delivery.attempts.saturating_add(1);
-        let verdict = self.schedule.judge(answer, attempt, rand::random());
-        let health = health_of(answer, delivery.url.is_none());
+        let verdict = self.schedule.judge(&answer, attempt, rand::random());
+        let health = health_of(&answer, delivery.url.is_none());
         let (status_code, error) = match answer {
-            Answer::Status { code, .. } => (Some(*code), explain(*code)),
+            Answer::Status { code, .. } => (Some(code), explain(code)),
             Answer::Failed(failure) => (None, Some(failure.to_string())),
         };
         delivery.body = bytes::Bytes::new();
         let at_us = now_us();
-        Box::new(Attempted { delivery, lane, verdict, health, status_code, error, took, at_us })
+        Box::new(Attempted { delivery, lane, verdict, health, status_code, error, sent, said, took, at_us })
+    }
+}
+
+impl AsSent {
+    /// `None` without a timestamp, which every request has.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = |name| headers.get(name)?.to_str().ok();
+        Some(Self {
+            at_s: text(WEBHOOK_TIMESTAMP)?.parse().ok()?,
+            signature: text(WEBHOOK_SIGNATURE).map(str::to_owned),
+            legacy: text(LEGACY_SIGNATURE).map(str::to_owned),
+            trace: text(TRACEPARENT).map(str::to_owned),
+        })
+    }
+}
+
+impl Exchange {
+    fn none(failure: Failure) -> Self {
+        Self { answer: Answer::Failed(failure), sent: None, said: None }
     }
 }
 

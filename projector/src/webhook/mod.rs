@@ -44,8 +44,8 @@ use measure::Meters;
 use record::Recorder;
 use send::{Lookup, Sender};
 
-pub use attempt::webhook_id;
 pub use config::{ConfigError, Endpoint, Secret, WebhookConfig};
+pub use insightforge_schema::id::webhook_id;
 pub use measure::describe_metrics;
 
 /// The name in `webhook_outbox.endpoint` of a task's own webhook; configured endpoints cannot have it.

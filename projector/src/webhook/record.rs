@@ -45,7 +45,23 @@ struct OutboxRow<'a>(u64, &'a str, u64, u8, i64, u16, Option<i64>);
 
 /// A new row of `webhook_attempts`.
 #[derive(Serialize)]
-struct AttemptRow<'a>(u64, &'a str, u16, &'static str, Option<u16>, Option<&'a str>, u64, Time);
+struct AttemptRow<'a>(
+    u64,
+    &'a str,
+    u16,
+    &'static str,
+    Option<u16>,
+    Option<&'a str>,
+    u64,
+    Time,
+    Option<i64>,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<&'a str>,
+    Option<u8>,
+);
 
 const UPDATE_OUTBOX: &str = "\
 UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
@@ -75,6 +91,13 @@ const ATTEMPTS: Table = Table {
         ("error", Kind::Text("VARCHAR(255)")),
         ("duration_us", Kind::Number("BIGINT UNSIGNED")),
         ("created_at", Kind::Time),
+        ("sent_s", Kind::Number("BIGINT")),
+        ("signature", Kind::Text("VARCHAR(64)")),
+        ("legacy_signature", Kind::Text("CHAR(64)")),
+        ("trace", Kind::Text("VARCHAR(55)")),
+        ("answer_type", Kind::Text("VARCHAR(128)")),
+        ("answer", Kind::Text("VARCHAR(2048)")),
+        ("answer_cut", Kind::Number("TINYINT")),
     ],
 };
 
@@ -195,7 +218,24 @@ impl Record {
         let (outcome, error) = (it.verdict.as_str(), it.error.as_deref());
         let duration_us = u64::try_from(it.took.as_micros()).unwrap_or(u64::MAX);
         let attempt = attempts.saturating_add(1);
-        Some(AttemptRow(*id, endpoint, attempt, outcome, it.status_code, error, duration_us, Time(it.at_us)))
+        let (sent, said) = (it.sent.as_ref(), it.said.as_ref());
+        Some(AttemptRow(
+            *id,
+            endpoint,
+            attempt,
+            outcome,
+            it.status_code,
+            error,
+            duration_us,
+            Time(it.at_us),
+            sent.map(|sent| sent.at_s),
+            sent.and_then(|sent| sent.signature.as_deref()),
+            sent.and_then(|sent| sent.legacy.as_deref()),
+            sent.and_then(|sent| sent.trace.as_deref()),
+            said.and_then(|said| said.content_type.as_deref()),
+            said.map(|said| &*said.text),
+            said.map(|said| u8::from(said.cut)),
+        ))
     }
 
     fn outbox_row(&self) -> OutboxRow<'_> {
@@ -248,6 +288,8 @@ mod tests {
             health: Health::Good,
             status_code: Some(200),
             error: None,
+            sent: None,
+            said: None,
             took: Duration::ZERO,
             at_us: 1,
         }))

@@ -4,8 +4,9 @@
 //! address never reaches a resolver and is checked before, in [`super::attempt`]. Names are resolved by the system, as
 //! everything else on this machine is (its hosts file, a container network's names), and only for a new connection. No
 //! redirect is followed, no proxy is
-//! taken from the environment (it would resolve names by itself), and of the answer's body at most [`MAX_READ`] is read,
-//! only to keep the connection.
+//! taken from the environment (it would resolve names by itself), and of the answer's body at most [`MAX_READ`] is read, to
+//! keep the connection. Its beginning is kept for people, of operators' receivers alone: what a caller's URL answers could
+//! tell that caller of hosts that only this machine reaches.
 
 use std::error::Error;
 use std::io;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use insightforge_schema::address::{AddressPolicy, Refusal};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, Url};
 
 use super::config::WebhookConfig;
@@ -25,6 +26,10 @@ use super::schedule;
 
 /// What is read of an answer's body, in bytes.
 pub const MAX_READ: u64 = 16 * 1024;
+/// What is kept of it.
+pub const MAX_KEPT: usize = 2_048;
+/// What is kept of its type, in characters.
+const MAX_TYPE: usize = 128;
 
 /// How long a connection without work is kept.
 const IDLE: Duration = Duration::from_secs(30);
@@ -36,6 +41,16 @@ const DEAD_BEFORE: Duration = Duration::from_secs(1);
 pub enum Answer {
     Status { code: u16, retry_after: Option<Duration> },
     Failed(Failure),
+}
+
+/// What an answer said beside its status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    pub content_type: Option<String>,
+    /// The beginning of its body, as text.
+    pub text: String,
+    /// There was more.
+    pub cut: bool,
 }
 
 /// Why there was no answer. The texts end up in `webhook_attempts.error`: they name no URL and no address.
@@ -74,6 +89,12 @@ impl Failure {
     #[must_use]
     pub fn is_the_receivers(&self) -> bool {
         matches!(self, Self::Unresolved | Self::Connect(_) | Self::Tls | Self::TimedOut | Self::Broken)
+    }
+
+    /// Whether some of the request may have left this machine.
+    #[must_use]
+    pub fn may_have_sent(&self) -> bool {
+        matches!(self, Self::TimedOut | Self::Broken | Self::Crashed)
     }
 }
 
@@ -140,8 +161,8 @@ impl Sender {
         })
     }
 
-    /// Posts `body` and waits for the answer, no longer than the total timeout.
-    pub async fn post(&self, trust: Trust, url: Url, headers: HeaderMap, body: Bytes) -> Answer {
+    /// Posts `body` and waits for the answer, no longer than the total timeout. An operator's receiver is listened to as well.
+    pub async fn post(&self, trust: Trust, url: Url, headers: HeaderMap, body: Bytes) -> (Answer, Option<Said>) {
         let mut request = Request::new(Method::POST, url);
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
@@ -149,21 +170,23 @@ impl Sender {
             Trust::Operator => &self.to_operators,
             Trust::Caller => &self.to_callers,
         };
-        let mut status = None;
-        let outcome = tokio::time::timeout(self.total_timeout, clients.exchange(request, &mut status)).await;
+        let mut heard = Heard { keeps: trust == Trust::Operator, ..Heard::default() };
+        let outcome = tokio::time::timeout(self.total_timeout, clients.exchange(request, &mut heard)).await;
+        let said = heard.said();
         // Once there is a status, what happens to the body changes nothing.
-        match (status, outcome) {
+        let answer = match (heard.status, outcome) {
             (Some(answer), _) => answer,
             (None, Ok(Err(error))) => Answer::Failed(failure_of(&error)),
             (None, Ok(Ok(())) | Err(_)) => Answer::Failed(Failure::TimedOut),
-        }
+        };
+        (answer, said)
     }
 }
 
 impl Clients {
-    /// Sends the request; `status` is set as soon as it is known. A kept connection may have died unnoticed (the receiver
+    /// Sends the request; what is heard is noted as soon as it is known. A kept connection may have died unnoticed (the receiver
     /// was restarted, a balancer forgot it): that says nothing about the receiver, so the request goes out once more.
-    async fn exchange(&self, request: Request, status: &mut Option<Answer>) -> Result<(), reqwest::Error> {
+    async fn exchange(&self, request: Request, heard: &mut Heard) -> Result<(), reqwest::Error> {
         let again = request.try_clone();
         let began = Instant::now();
         let response = match (self.keeping.execute(request).await, again) {
@@ -172,8 +195,10 @@ impl Clients {
             }
             (response, _) => response?,
         };
-        *status = Some(answer_of(&response));
-        finish(response).await;
+        heard.status = Some(answer_of(&response));
+        heard.content_type =
+            response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        heard.finish(response).await;
         Ok(())
     }
 }
@@ -186,17 +211,49 @@ fn answer_of(response: &Response) -> Answer {
     }
 }
 
-/// Reads a short body to its end so that the connection can be used again; a longer one costs the connection.
-async fn finish(mut response: Response) {
-    if response.content_length().is_some_and(|length| length > MAX_READ) {
-        return;
-    }
-    let mut read = 0;
-    while let Ok(Some(chunk)) = response.chunk().await {
-        read += chunk.len() as u64;
-        if read > MAX_READ {
+/// What was heard of an answer so far.
+#[derive(Default)]
+struct Heard {
+    /// Whether the body is of interest.
+    keeps: bool,
+    status: Option<Answer>,
+    content_type: Option<String>,
+    body: Vec<u8>,
+    cut: bool,
+}
+
+impl Heard {
+    /// Reads a short body to its end so that the connection can be used again; a longer one costs the connection.
+    async fn finish(&mut self, mut response: Response) {
+        let is_long = response.content_length().is_some_and(|length| length > MAX_READ);
+        if is_long && !self.keeps {
             return;
         }
+        let enough = if is_long { MAX_KEPT as u64 } else { MAX_READ };
+        let mut read = 0;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            read += chunk.len() as u64;
+            if self.keeps {
+                let room = MAX_KEPT - self.body.len();
+                self.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                self.cut |= chunk.len() > room;
+            }
+            if read > enough {
+                self.cut = true;
+                return;
+            }
+        }
+    }
+
+    fn said(&mut self) -> Option<Said> {
+        if !self.keeps || self.status.is_none() {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        // A character that the cut went through is not the receiver's mistake.
+        let text = if self.cut { text.trim_end_matches(char::REPLACEMENT_CHARACTER) } else { &text };
+        let content_type = self.content_type.take().map(|text| text.chars().take(MAX_TYPE).collect());
+        Some(Said { content_type, text: text.to_owned(), cut: self.cut })
     }
 }
 

@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use insightforge_projector::webhook::schedule::Schedule;
-use insightforge_projector::webhook::webhook_id;
+use insightforge_projector::webhook::send::MAX_KEPT;
+use insightforge_projector::webhook::{WebhookConfig, webhook_id};
 use insightforge_projector::{Config, Deps, Upkeep};
 use insightforge_schema::event::{Change, Completed, Meta, Processing, Submitted, Webhook, encode, now_us};
 use insightforge_schema::id::{Partition, PartitionCount, TaskId};
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::receiver::{Received, Receiver, Reply};
-use crate::stage::{DELIVERED, DUE, GIVEN_UP, SECRET, Stage, body};
+use crate::stage::{Added, DELIVERED, DUE, GIVEN_UP, SECRET, Stage, body};
 
 fn mac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
@@ -54,6 +55,46 @@ pub(crate) async fn a_delivery_arrives_once_signed_and_is_recorded(stage: &Stage
     assert_eq!(stage.attempts(row).await, [("delivered".to_owned(), Some(204), None)]);
     let outbox = stage.outbox(row).await;
     assert_eq!((outbox.attempts, outbox.token), (1, None));
+    let sent: (i64, String, String, String) =
+        sqlx::query_as("SELECT sent_s, signature, legacy_signature, trace FROM webhook_attempts")
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap();
+    let header = |name| requests[0].header(name).to_owned();
+    assert_eq!(sent.0.to_string(), header("webhook-timestamp"));
+    assert_eq!(sent.1, header("webhook-signature"));
+    assert_eq!((sent.2, sent.3), (header("x-webhook-signature"), header("traceparent")));
+    stage.end().await;
+}
+
+pub(crate) async fn what_a_receiver_says_is_kept_of_operators_alone(stage: &Stage) {
+    let receiver = Receiver::start(|_| Reply::Says(500, "no such \u{1f4e6} table: 'orders'")).await;
+    let long = Receiver::start(|_| Reply::Endless(500)).await;
+    let nobody = "http://127.0.0.1:9/".to_owned();
+    let rows = [stage.add("shop").await, stage.add("long").await, stage.add("nobody").await];
+    let own = stage.add_own(&receiver.url(), None).await;
+    let endpoints = [("shop", receiver.url()), ("long", long.url()), ("nobody", nobody)];
+    let config = WebhookConfig { schedule: Schedule::new(vec![]), ..Stage::open_config(&endpoints) };
+    let sender = stage.start(config);
+    for row in rows.into_iter().chain([own]) {
+        stage.becomes(row, GIVEN_UP).await;
+    }
+    sender.stop().await;
+
+    let kept = async |row: Added| -> (Option<i64>, Option<String>, Option<bool>) {
+        sqlx::query_as("SELECT sent_s, answer, answer_cut FROM webhook_attempts WHERE outbox_id = ?")
+            .bind(row.id)
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap()
+    };
+    let (sent, said, cut) = kept(rows[0]).await;
+    assert_eq!((sent.is_some(), said.as_deref(), cut), (true, Some("no such \u{1f4e6} table: 'orders'"), Some(false)));
+    let (_, said, cut) = kept(rows[1]).await;
+    assert_eq!((said.map(|said| said.len()), cut), (Some(MAX_KEPT), Some(true)));
+    assert_eq!(kept(rows[2]).await, (None, None, None), "nothing left this machine");
+    let (sent, said, _) = kept(own).await;
+    assert_eq!((sent.is_some(), said), (true, None), "an answer to a caller's URL is not kept");
     stage.end().await;
 }
 

@@ -27,6 +27,7 @@ macro_rules! on_each_server {
 
 on_each_server! {
     answers::a_delivery_arrives_once_signed_and_is_recorded,
+    answers::what_a_receiver_says_is_kept_of_operators_alone,
     answers::an_ended_task_is_announced_to_its_own_url_and_to_the_endpoint,
     answers::failures_are_retried_under_the_same_id_until_one_succeeds,
     answers::a_receiver_that_is_gone_or_fails_to_the_end_is_given_up,

@@ -26,6 +26,8 @@ pub(crate) enum Reply {
     Elsewhere(SocketAddr),
     /// Only after [`Receiver::release`].
     Held(u16),
+    /// With a body.
+    Says(u16, &'static str),
     /// A body that never ends.
     Endless(u16),
 }
@@ -128,6 +130,7 @@ async fn answer(State(seen): State<Arc<Seen>>, headers: HeaderMap, body: Bytes) 
             seen.gate.acquire().await.unwrap().forget();
             status(code).into_response()
         }
+        Reply::Says(code, body) => (status(code), body).into_response(),
         Reply::Endless(code) => {
             let drops = futures_util::stream::unfold((), |()| async {
                 tokio::time::sleep(Duration::from_millis(1)).await;
