@@ -17,6 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::dead_letters::act::By;
 use crate::describe::{Absent, Conflict, Invalid, Malformed, TooLarge, Unavailable, Unsupported};
 use crate::find;
 use crate::params::task_id;
@@ -27,6 +28,8 @@ use crate::{body, trace};
 
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 500;
+/// Who is written down as having done what callers ask for.
+const ACTOR: &str = "api";
 /// What is noted when no reason is given.
 const NO_REASON: &str = "cancelled by the caller";
 
@@ -72,28 +75,38 @@ pub(crate) async fn cancel(
 ) -> Result<Json<CancelledTask>, Problem> {
     let (parts, body) = request.into_parts();
     let task = task_id(&id)?;
-    let reason = reason(&app, &parts.headers, body).await?.unwrap_or_else(|| NO_REASON.to_owned());
+    let reason = reason(&app, &parts.headers, body).await?;
+    cancel_one(&app, task, &By { actor: ACTOR.to_owned(), reason, trace: trace::read(&parts.headers) }).await?;
+    Ok(Json(CancelledTask { task_id: task, status: "cancelled" }))
+}
+
+/// Withdraws a task that has not ended, or was withdrawn before.
+///
+/// # Errors
+/// 404 and 409 when there is no such task or it has ended, 503 when a server that is needed does not answer.
+pub(crate) async fn cancel_one(app: &App, task: TaskId, by: &By) -> Result<(), Problem> {
     let partition = app.config.partitions.of_task(task);
     let Some(view) = script::view(&app.link, &app.keys, partition, task).await? else {
-        return Err(over(&app, task).await?);
+        return Err(over(app, task).await?);
     };
     let lane = Lane::parse(&view.lane).ok_or_else(|| Problem::unavailable("the task's record"))?;
     let meta = Meta {
         at_us: now_us(),
         tenant: DEFAULT_TENANT.to_owned(),
-        actor: "api".to_owned(),
+        actor: by.actor.clone(),
         // While it waits, the record counts the attempt that comes next.
         attempt: if view.state == "P" { view.attempt } else { view.attempt.saturating_sub(1) },
-        trace: trace::read(&parts.headers),
+        trace: by.trace.clone(),
     };
+    let reason = by.reason.clone().unwrap_or_else(|| NO_REASON.to_owned());
     let event = encode(&meta, &Change::Cancelled(Cancelled { reason }));
     match script::cancel(&app.link, &app.keys, partition, &lane, task, &event).await? {
         Cancellation::Done => counter!("if_events_appended_total", "type" => "cancelled").increment(1),
         Cancellation::Ended(outcome) if outcome == "cancelled" => {}
         Cancellation::Ended(outcome) => return Err(ended(&outcome)),
-        Cancellation::Unknown => return Err(over(&app, task).await?),
+        Cancellation::Unknown => return Err(over(app, task).await?),
     }
-    Ok(Json(CancelledTask { task_id: task, status: "cancelled" }))
+    Ok(())
 }
 
 /// The body's one field, for people; `None` when it is not given.

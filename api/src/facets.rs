@@ -8,15 +8,14 @@ use axum::extract::{RawQuery, State};
 use chrono::Utc;
 use serde::Serialize;
 use sqlx::QueryBuilder;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::ask::ask;
 use crate::describe::{Invalid, Unavailable};
-use crate::list::{LOOKED_INTO, take_query};
-use crate::params::Params;
+use crate::list::{LOOKED_INTO, Meant};
 use crate::problem::Problem;
 use crate::query::{Query, sql};
 
@@ -29,15 +28,6 @@ const GROUPS: u32 = 10_000;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(facets))
-}
-
-/// Which tasks.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "it describes the parameters; they are read one by one")]
-pub(crate) struct Wanted {
-    /// As of `GET /api/tasks`.
-    q: Option<String>,
 }
 
 /// Counts of tasks.
@@ -64,13 +54,11 @@ pub(crate) struct Count {
 ///
 /// Of the newest 50,000 that fit (20,000 where documents have to be looked into for a text), most first.
 #[utoipa::path(
-    get, path = "/api/tasks/facets", operation_id = "countTasks", tag = "tasks", params(Wanted),
+    get, path = "/api/tasks/facets", operation_id = "countTasks", tag = "tasks", params(Meant),
     responses((status = 200, description = "Counts", body = Facets), Invalid, Unavailable)
 )]
 pub(crate) async fn facets(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<Facets>, Problem> {
-    let mut params = Params::parse(query.as_deref());
-    let query = take_query(&mut params);
-    params.finish()?;
+    let query = Meant::parse(query.as_deref())?;
     let groups: Vec<Group> = ask(question(&query).build_query_as().fetch_all(&app.pool)).await?;
     let looked: Vec<(i64,)> =
         if query.has_text() { ask(looked_at(&query).build_query_as().fetch_all(&app.pool)).await? } else { Vec::new() };

@@ -11,15 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::types::Json as JsonColumn;
 use sqlx::{FromRow, MySql, QueryBuilder};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::ask::ask;
 use crate::describe::{Invalid, Unavailable};
-use crate::list::{LOOKED_INTO, take_query};
-use crate::params::Params;
+use crate::list::{LOOKED_INTO, Meant};
 use crate::problem::Problem;
 use crate::query::{Query, sql};
 use crate::shape::utc;
@@ -29,7 +28,7 @@ const SAMPLE: u32 = 2_000;
 /// Completed tasks that are counted.
 const COUNTED: u32 = 50_000;
 /// A longer result is not looked at, in bytes.
-const RESULT_BYTES: u32 = 65_536;
+pub(crate) const RESULT_BYTES: u32 = 65_536;
 /// Labels and entities that are named, the most frequent.
 const LABELS: usize = 20;
 const ENTITIES: usize = 30;
@@ -44,15 +43,6 @@ const STEPS: usize = 10;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(insight))
-}
-
-/// Whose results.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "it describes the parameters; they are read one by one")]
-pub(crate) struct Wanted {
-    /// As of `GET /api/tasks`; of a batch `batch:<id>`.
-    q: Option<String>,
 }
 
 /// What the results of a query say together.
@@ -78,7 +68,7 @@ pub(crate) struct Insight {
 }
 
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
-struct LabelShare {
+pub(crate) struct LabelShare {
     label: String,
     count: u64,
     /// Of the results that have a label.
@@ -121,13 +111,11 @@ struct ModelCount {
 ///
 /// Labels, scores and entities of the newest 2,000 results that fit, and how they changed over time.
 #[utoipa::path(
-    get, path = "/api/insight", operation_id = "getInsight", tag = "results", params(Wanted),
+    get, path = "/api/insight", operation_id = "getInsight", tag = "results", params(Meant),
     responses((status = 200, description = "What they say", body = Insight), Invalid, Unavailable)
 )]
 pub(crate) async fn insight(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<Insight>, Problem> {
-    let mut params = Params::parse(query.as_deref());
-    let query = take_query(&mut params);
-    params.finish()?;
+    let query = Meant::parse(query.as_deref())?;
     let now = Utc::now();
     let (rows, counted) =
         tokio::join!(async { ask(sample(&query, now).build_query_as::<Row>().fetch_all(&app.pool)).await }, async {
@@ -180,9 +168,9 @@ struct Row {
 
 /// What is taken of a result; models may say more, and other things.
 #[derive(Debug, Default, Deserialize)]
-struct Said {
+pub(crate) struct Said {
     #[serde(default, alias = "label", alias = "class")]
-    sentiment: Option<String>,
+    pub(crate) sentiment: Option<String>,
     #[serde(default)]
     score: Option<f64>,
     #[serde(default)]
@@ -274,8 +262,6 @@ impl Insight {
                 }
             }
         }
-        let labelled: u64 = labels.values().sum();
-        let share = |count: u64| count as f64 / labelled.max(1) as f64;
         let step = |at: usize| at as f64 / STEPS as f64;
         Self {
             matched,
@@ -284,7 +270,7 @@ impl Insight {
             from,
             to,
             bucket_s,
-            labels: most_first(labels, LABELS, |label, count| LabelShare { label, count, share: share(count) }),
+            labels: LabelShare::of(labels),
             over_time: over_time.into_iter().filter_map(|(at, stretch)| stretch.point(at * bucket_s)).collect(),
             mean_score: score.value(),
             scores: (steps.iter().enumerate())
@@ -301,6 +287,15 @@ impl Insight {
                 count,
             }),
         }
+    }
+}
+
+impl LabelShare {
+    /// The most frequent first.
+    pub(crate) fn of(labels: HashMap<String, u64>) -> Vec<Self> {
+        let labelled: u64 = labels.values().sum();
+        let share = |count: u64| count as f64 / labelled.max(1) as f64;
+        most_first(labels, LABELS, |label, count| Self { label, count, share: share(count) })
     }
 }
 

@@ -15,10 +15,13 @@
 //! 2. `list`, `facets`, `export`, `batches`, `webhooks` – many of something, from the tables, which `ask` asks with bounded patience.
 //! 3. `feed` – the journal itself, of whose partitions `merge` makes one sequence. `query` is the grammar in which tasks are
 //!    asked for.
-//! 4. `models`, `health`, `overview`, [`system`] – what can be asked for, and how the system is; `past_rollouts` – what became of versions.
+//! 4. `models`, `health`, `overview`, `rebuilds`, [`system`] – what can be asked for, and how the system is; `figures`, `past_rollouts` –
+//!    how versions do and what became of them.
 //! 5. `docs` – the description of all this, put together from what the handlers say of themselves.
 //!
 //! `ui` serves the dashboard, whose sources are in `api/ui`.
+//!
+//! `act` does to all tasks of a query what `cancel` and `redrive` do to one.
 //!
 //! [`infer`] answers who needs no task; `rollout` changes which version answers.
 //!
@@ -44,6 +47,7 @@ pub mod system;
 pub mod tail;
 pub mod why;
 
+mod act;
 mod analyze;
 mod ask;
 mod asked;
@@ -61,6 +65,7 @@ mod expire;
 mod export;
 mod facets;
 mod feed;
+mod figures;
 mod find;
 mod folded;
 mod health;
@@ -81,6 +86,7 @@ mod past_rollouts;
 mod path;
 mod prefer;
 mod query;
+mod rebuilds;
 mod redrive;
 mod request_id;
 mod result;

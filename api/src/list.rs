@@ -231,6 +231,26 @@ impl Filter {
 }
 
 /// The parameter `q`.
+/// Which tasks, where nothing but a query says so.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes the parameters; they are read one by one")]
+pub(crate) struct Meant {
+    /// As of `GET /api/tasks`; of a batch `batch:<id>`.
+    q: Option<String>,
+}
+
+impl Meant {
+    /// # Errors
+    /// 422 that names what is wrong.
+    pub(crate) fn parse(query: Option<&str>) -> Result<Query, Problem> {
+        let mut params = Params::parse(query);
+        let query = take_query(&mut params);
+        params.finish()?;
+        Ok(query)
+    }
+}
+
 pub(crate) fn take_query(params: &mut Params) -> Query {
     let read = params.take("q", |text| Ok(text.parse::<Query>()));
     match read {

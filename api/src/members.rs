@@ -1,10 +1,14 @@
 //! The members of a request's JSON object, taken out one by one; what is wrong or left over is named at the end, all at
 //! once.
 
+use axum::body::Body;
+use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
+use crate::app::App;
+use crate::body;
 use crate::problem::{Fields, Problem};
-use crate::sent::{malformed, short, text};
+use crate::sent::{Media, malformed, short, text};
 
 /// Most characters of a reason.
 const MAX_REASON_CHARS: usize = 500;
@@ -16,6 +20,16 @@ pub(crate) struct Members {
 }
 
 impl Members {
+    /// Reads the body of a request, which may be left out, and says no kind then.
+    pub(crate) async fn of(app: &App, headers: &HeaderMap, body: Body) -> Result<Self, Problem> {
+        let held = body::read(&app.budget, headers, body, app.config.max_body_bytes).await?;
+        let media = Media::of(headers);
+        if media != Media::Json && !(held.bytes.is_empty() && media == Media::Missing) {
+            return Err(media.refuse("application/json"));
+        }
+        Self::read(&held.bytes)
+    }
+
     /// Reads a body; an empty one has no members.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Problem> {
         let text = text(bytes)?;
@@ -30,6 +44,37 @@ impl Members {
     /// `null` counts as absent.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.members.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// A member that is a string, as `parse` reads it.
+    pub(crate) fn text<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        let read = match self.take(name)? {
+            Value::String(given) => parse(&given),
+            _ => Err("must be a string"),
+        };
+        read.map_err(|what| self.faults.add(name, what)).ok()
+    }
+
+    /// `limit`: how many at most; `default` unless it is given.
+    pub(crate) fn limit(&mut self, default: u32, most: u32) -> u32 {
+        let Some(value) = self.take("limit") else { return default };
+        match value.as_u64().and_then(|count| u32::try_from(count).ok()) {
+            Some(count) if (1..=most).contains(&count) => count,
+            _ => {
+                self.faults.add("limit", format!("must be a whole number from 1 to {most}"));
+                default
+            }
+        }
+    }
+
+    /// `dry_run`: whether it is only counted, which it is unless something else is said.
+    pub(crate) fn dry_run(&mut self) -> bool {
+        self.take("dry_run").is_none_or(|value| {
+            value.as_bool().unwrap_or_else(|| {
+                self.faults.add("dry_run", "must be true or false");
+                true
+            })
+        })
     }
 
     /// Why something is done, for those who read the history.

@@ -15,9 +15,9 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use crate::infer::paths as infer;
 use crate::problem::Problem;
-use crate::{analyze, batch, cancel, dead_letters, live, redrive, upload};
-use crate::{batches, docs, export, facets, feed, health, history, insight, list, measure, models, overview};
-use crate::{past_rollouts, request_id, result, rollout, show, system, ui, visitors, webhooks, why};
+use crate::{act, analyze, batch, cancel, dead_letters, live, redrive, upload};
+use crate::{batches, docs, export, facets, feed, figures, health, history, insight, list, measure, models, overview};
+use crate::{past_rollouts, rebuilds, request_id, result, rollout, show, system, ui, visitors, webhooks, why};
 
 /// The longest silence within a body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);
@@ -58,17 +58,19 @@ fn outside() -> OpenApiRouter<Arc<App>> {
         .merge(live::stream::routes())
         .merge(models::routes())
         .merge(past_rollouts::routes())
+        .merge(figures::routes())
         .merge(infer::routes())
         .merge(webhooks::deliveries::routes())
         .merge(webhooks::endpoints::routes())
         .merge(webhooks::order::routes())
         .merge(health::routes())
         .merge(overview::routes())
+        .merge(rebuilds::routes())
         .merge(insight::routes())
 }
 
-/// The former model server's paths, what changes which version answers, what concerns many dead letters or takes one
-/// away, what makes receivers of webhooks receive something, and what shows how this process is set up: nothing tells callers
+/// The former model server's paths, what changes which version answers, what concerns many tasks or dead letters or takes one
+/// away, what makes receivers of webhooks receive something or shows what they were sent, and what shows how this process is set up: nothing tells callers
 /// apart yet.
 fn inside() -> OpenApiRouter<Arc<App>> {
     let routes = OpenApiRouter::new()
@@ -76,6 +78,8 @@ fn inside() -> OpenApiRouter<Arc<App>> {
         .merge(result::inside_routes())
         .merge(rollout::routes())
         .merge(dead_letters::inside_routes())
+        .merge(act::inside_routes())
+        .merge(webhooks::exchanges::inside_routes())
         .merge(webhooks::order::inside_routes())
         .merge(system::inside_routes());
     routes.route_layer(middleware::from_fn(visitors::of_this_origin))

@@ -56,17 +56,17 @@ pub struct Bulk {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Acted {
     pub dry_run: bool,
-    /// Letters that fit, as far as this request looked.
+    /// Letters or tasks that fit, as far as this request looked.
     pub matched: u64,
     /// `true` when there may be more that fit: the same request again goes on with them.
     pub more: bool,
-    /// Repeated or purged now.
+    /// Repeated, purged or cancelled now.
     pub done: u64,
-    /// Letters that were left as they are: the first of them.
+    /// What was left as it is: the first of them.
     pub refused: Vec<Refused>,
 }
 
-/// A letter that was left as it is.
+/// A letter or task that was left as it is.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Refused {
     #[schema(value_type = uuid::Uuid)]
@@ -118,7 +118,7 @@ fn searches(bulk: &Bulk) -> usize {
 
 impl Acted {
     /// A letter that cannot be dealt with is named and left; a server that does not answer ends it all.
-    fn count(&mut self, task_id: TaskId, outcome: Result<(), Problem>) -> Result<(), Problem> {
+    pub(crate) fn count(&mut self, task_id: TaskId, outcome: Result<(), Problem>) -> Result<(), Problem> {
         match outcome {
             Ok(()) => self.done += 1,
             Err(problem) if matches!(problem.status, 429 | 503) => return Err(problem),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{RawQuery, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -21,15 +21,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::cancel;
 use crate::describe::{Absent, Backlogged, Conflict, Invalid, Malformed, TooLarge, Unavailable, Unsupported};
 use crate::members::Members;
 use crate::params::{Params, task_id};
 use crate::path::Path;
 use crate::problem::Problem;
 use crate::redrive::{Repeated, redrive_one};
-use crate::sent::Media;
 use crate::trace;
-use crate::{body, cancel};
 use act::{Act, Acted, Bulk, By, purge_one};
 use filter::Filter;
 use search::{DeadLetter, Letter, search};
@@ -232,42 +231,14 @@ pub(crate) async fn purge_many(State(app): State<Arc<App>>, request: Request) ->
 
 async fn many(app: &App, act: Act, request: Request) -> Result<Json<Acted>, Problem> {
     let (parts, body) = request.into_parts();
-    let mut members = read(app, &parts.headers, body).await?;
+    let mut members = Members::of(app, &parts.headers, body).await?;
     let filter = Filter::of(&mut members);
-    let limit = whole(&mut members, "limit", act::DEFAULT_LIMIT, act::MAX_LIMIT);
-    let dry_run = yes_or_no(&mut members, "dry_run").unwrap_or(true);
+    let limit = members.limit(act::DEFAULT_LIMIT as u32, act::MAX_LIMIT as u32) as usize;
+    let dry_run = members.dry_run();
     let reason = members.reason().or_else(|| (act == Act::Purge).then(|| NO_REASON.to_owned()));
     let by = By { actor: ACTOR.to_owned(), reason, trace: trace::read(&parts.headers) };
     let bulk = members.finish(Bulk { filter, limit, dry_run })?;
     act::on_all(app, act, &bulk, &by).await.map(Json)
-}
-
-async fn read(app: &App, headers: &HeaderMap, body: axum::body::Body) -> Result<Members, Problem> {
-    let held = body::read(&app.budget, headers, body, app.config.max_body_bytes).await?;
-    let media = Media::of(headers);
-    if media != Media::Json && !(held.bytes.is_empty() && media == Media::Missing) {
-        return Err(media.refuse("application/json"));
-    }
-    Members::read(&held.bytes)
-}
-
-fn whole(members: &mut Members, name: &str, default: usize, most: usize) -> usize {
-    let Some(value) = members.take(name) else { return default };
-    match value.as_u64().and_then(|count| usize::try_from(count).ok()) {
-        Some(count) if (1..=most).contains(&count) => count,
-        _ => {
-            members.faults.add(name, format!("must be a whole number from 1 to {most}"));
-            default
-        }
-    }
-}
-
-fn yes_or_no(members: &mut Members, name: &str) -> Option<bool> {
-    let value = members.take(name)?;
-    if value.as_bool().is_none() {
-        members.faults.add(name, "must be true or false");
-    }
-    value.as_bool()
 }
 
 #[cfg(test)]

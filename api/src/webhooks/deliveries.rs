@@ -102,7 +102,7 @@ pub(crate) struct DeliveryView {
 
 /// One attempt to send.
 #[derive(Debug, Serialize, ToSchema)]
-struct AttemptView {
+pub(super) struct AttemptView {
     /// From 1.
     attempt: u16,
     /// `delivered`, `retry`, `gave_up` or `blocked`.
@@ -273,10 +273,10 @@ impl DeliveryState {
 }
 
 #[derive(FromRow)]
-struct Owed {
+pub(super) struct Owed {
     id: u64,
     endpoint: String,
-    task_id: Option<String>,
+    pub(super) task_id: Option<String>,
     url: Option<String>,
     state: u8,
     due_at: NaiveDateTime,
@@ -286,7 +286,7 @@ struct Owed {
 }
 
 impl Owed {
-    fn view(self, attempts: Vec<AttemptView>) -> DeliveryView {
+    pub(super) fn view(self, attempts: Vec<AttemptView>) -> DeliveryView {
         let state = match self.state {
             0 => DeliveryState::Due,
             1 => DeliveryState::Sending,
@@ -310,15 +310,15 @@ impl Owed {
 }
 
 #[derive(FromRow)]
-struct Tried {
-    outbox_id: u64,
-    endpoint: String,
-    attempt: u16,
-    outcome: String,
-    status_code: Option<u16>,
-    error: Option<String>,
-    duration_us: u64,
-    created_at: NaiveDateTime,
+pub(super) struct Tried {
+    pub(super) outbox_id: u64,
+    pub(super) endpoint: String,
+    pub(super) attempt: u16,
+    pub(super) outcome: String,
+    pub(super) status_code: Option<u16>,
+    pub(super) error: Option<String>,
+    pub(super) duration_us: u64,
+    pub(super) created_at: NaiveDateTime,
 }
 
 impl From<Tried> for AttemptView {

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use insightforge_schema::event::now_us;
 use insightforge_schema::id::{Cursor, Position};
 use insightforge_schema::orders::{self, MAX_RESENT, Meta, Order, Ping, Resend};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sqlx::{FromRow, QueryBuilder};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,13 +20,11 @@ use utoipa_axum::routes;
 use super::deliveries::DeliveryState;
 use crate::app::App;
 use crate::ask::ask;
-use crate::body;
 use crate::describe::{Absent, Conflict, Invalid, Malformed, TooLarge, Unavailable, Unsupported};
 use crate::members::Members;
 use crate::params;
 use crate::path::Path;
 use crate::problem::{Fields, Problem};
-use crate::sent::Media;
 use crate::shape::utc;
 
 /// Who is written down as having ordered what callers ask for.
@@ -76,7 +73,7 @@ pub(crate) async fn resend(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let mut members = read(&app, &parts.headers, body).await?;
+    let mut members = Members::of(&app, &parts.headers, body).await?;
     let reason = members.reason();
     let (position, endpoint) = members.finish(delivery_id(&id))??;
     let state: Option<(u8,)> = ask(sqlx::query_as("SELECT state FROM webhook_outbox WHERE id = ? AND endpoint = ?")
@@ -145,15 +142,9 @@ pub(crate) struct Many {
 )]
 pub(crate) async fn resend_many(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let mut members = read(&app, &parts.headers, body).await?;
+    let mut members = Members::of(&app, &parts.headers, body).await?;
     let resend = wanted(&app, &mut members);
-    let dry_run = match members.take("dry_run") {
-        None => true,
-        Some(value) => value.as_bool().unwrap_or_else(|| {
-            members.faults.add("dry_run", "must be true or false");
-            true
-        }),
-    };
+    let dry_run = members.dry_run();
     let reason = members.reason();
     let (resend, reason) = members.finish((resend, reason))?;
     let at_us = now_us();
@@ -189,8 +180,8 @@ pub(crate) struct PingBody {
 )]
 pub(crate) async fn ping(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let mut members = read(&app, &parts.headers, body).await?;
-    let endpoint = text(&mut members, "endpoint", params::name).unwrap_or_default();
+    let mut members = Members::of(&app, &parts.headers, body).await?;
+    let endpoint = members.text("endpoint", params::name).unwrap_or_default();
     if endpoint.is_empty() && !members.faults.names("endpoint") {
         members.faults.add("endpoint", "is missing");
     }
@@ -289,12 +280,12 @@ fn wanted(app: &App, members: &mut Members) -> Resend {
     let time = |given: &str| params::time(given).map(|time| time.timestamp_micros());
     let resend = Resend {
         id: None,
-        endpoint: text(members, "endpoint", params::name),
-        state: text(members, "state", over),
-        from_us: text(members, "from", time),
-        to_us: text(members, "to", time),
-        since: text(members, "since", since),
-        limit: limit(members),
+        endpoint: members.text("endpoint", params::name),
+        state: members.text("state", over),
+        from_us: members.text("from", time),
+        to_us: members.text("to", time),
+        since: members.text("since", since),
+        limit: members.limit(LIMIT_DEFAULT, MAX_RESENT),
     };
     if resend.from_us.zip(resend.to_us).is_some_and(|(from, to)| from >= to) {
         members.faults.add("to", "must be later than `from`");
@@ -302,41 +293,13 @@ fn wanted(app: &App, members: &mut Members) -> Resend {
     resend
 }
 
-fn limit(members: &mut Members) -> u32 {
-    let Some(value) = members.take("limit") else { return LIMIT_DEFAULT };
-    match value.as_u64().and_then(|count| u32::try_from(count).ok()) {
-        Some(count) if (1..=MAX_RESENT).contains(&count) => count,
-        _ => {
-            members.faults.add("limit", format!("must be a whole number from 1 to {MAX_RESENT}"));
-            LIMIT_DEFAULT
-        }
-    }
-}
-
-fn text<T>(members: &mut Members, name: &str, parse: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
-    let read = match members.take(name)? {
-        Value::String(given) => parse(&given),
-        _ => Err("must be a string"),
-    };
-    read.map_err(|what| members.faults.add(name, what)).ok()
-}
-
 /// `<partition>:<number>~<endpoint>`.
-fn delivery_id(id: &str) -> Result<(Position, String), Problem> {
+pub(super) fn delivery_id(id: &str) -> Result<(Position, String), Problem> {
     let read = || {
         let (position, endpoint) = id.split_once('~')?;
         Some((position.parse().ok()?, params::name(endpoint).ok().filter(|endpoint| !endpoint.is_empty())?))
     };
     read().ok_or_else(|| Problem::invalid(Fields::one("id", "must be the `id` of a delivery, such as 3:1284~default")))
-}
-
-async fn read(app: &App, headers: &HeaderMap, body: axum::body::Body) -> Result<Members, Problem> {
-    let held = body::read(&app.budget, headers, body, app.config.max_body_bytes).await?;
-    let media = Media::of(headers);
-    if media != Media::Json && !(held.bytes.is_empty() && media == Media::Missing) {
-        return Err(media.refuse("application/json"));
-    }
-    Members::read(&held.bytes)
 }
 
 #[derive(FromRow)]

@@ -313,4 +313,44 @@ on_each_server!(
     what_a_web_page_of_somebody_else_sends_changes_nothing,
     a_change_that_leaves_the_callers_to_no_analyzer_is_made_only_by_force,
     shadows_are_compared_with_the_answers,
+    each_version_s_figures_are_its_own_and_of_the_time_asked_for,
 );
+
+async fn each_version_s_figures_are_its_own_and_of_the_time_asked_for(stage: Stage) {
+    served(&stage, &["v1.0", "v2.0"]).await;
+    let asked = |version: &str| Asked::new("sentiment_analysis", r#"{"text":"x"}"#).version(version);
+    let hours_ago = |hours: i64| now_us() - hours * 3_600_000_000;
+    let (good, bad, failed, open) = (asked("v1.0"), asked("v1.0"), asked("v1.0"), asked("v1.0"));
+    let (old, other) = (asked("v1.0").at(hours_ago(3)), asked("v2.0"));
+    let all = [&good, &bad, &failed, &open, &old, &other].map(Clone::clone);
+    stage.journal.submit_all(&all).await;
+    for (task, result) in [
+        (&good, r#"{"sentiment":"Positive","score":0.9}"#),
+        (&bad, r#"{"sentiment":"Negative","score":0.1}"#),
+        (&old, r#"{"sentiment":"Neutral"}"#),
+        (&other, r#"{"label":"Positive"}"#),
+    ] {
+        stage.journal.complete(task, result).await;
+    }
+    stage.journal.fail(&failed, "timeout").await;
+    stage.fold().await;
+
+    let figures = stage.read("/api/models/sentiment_analysis/figures").await;
+    let of = |figures: &Value, version: &str| {
+        figures["versions"].as_array().unwrap().iter().find(|it| it["version"] == version).unwrap().clone()
+    };
+    let first = of(&figures, "v1.0");
+    assert_eq!((&first["tasks"], &first["tasks_are_exact"], &first["sampled"]), (&json!(4), &json!(true), &json!(4)));
+    assert_eq!((&first["completed"], &first["failed"]), (&json!(2), &json!(1)));
+    assert!((first["failure_share"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9);
+    assert!(first["inference_ms"]["p95"].is_number() && first["total_ms"]["p95"].is_number());
+    let labels: Vec<&Value> = first["labels"].as_array().unwrap().iter().map(|label| &label["label"]).collect();
+    assert_eq!(labels, ["Negative", "Positive"]);
+    assert_eq!(of(&figures, "v2.0")["labels"][0]["share"], 1.0);
+    let day = stage.read("/api/models/sentiment_analysis/figures?within=day").await;
+    assert_eq!((&of(&day, "v1.0")["tasks"], &of(&day, "v1.0")["completed"]), (&json!(5), &json!(3)));
+    assert_eq!(stage.get("/api/models/nothing/figures").await.status, StatusCode::NOT_FOUND);
+    let wrong = stage.get("/api/models/sentiment_analysis/figures?within=year").await;
+    assert_eq!((wrong.status.as_u16(), wrong.json()["errors"]["within"].is_array()), (422, true));
+    stage.end().await;
+}

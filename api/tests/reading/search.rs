@@ -11,6 +11,8 @@ on_each_server!(
     a_text_is_looked_for_in_a_bounded_number_of_tasks_and_the_search_goes_on,
     counts_exports_and_insights_are_of_the_same_tasks,
     one_task_is_found_at_once_among_a_hundred_thousand,
+    all_that_a_query_means_are_counted_and_then_cancelled_or_repeated,
+    what_a_search_cannot_be_is_no_act_on_everything,
 );
 
 /// The ids of a query's tasks, over all pages.
@@ -192,4 +194,68 @@ async fn fill(stage: &Stage, count: u64) {
     );
     sqlx::query(AssertSqlSafe(fill)).execute(&stage.pool).await.unwrap();
     sqlx::query("ANALYZE TABLE analysis_tasks").execute(&stage.pool).await.unwrap();
+}
+
+async fn all_that_a_query_means_are_counted_and_then_cancelled_or_repeated(stage: Stage) {
+    let waiting: Vec<Asked> = (0..5).map(|_| Asked::new("acting", r#"{"text":"stale"}"#)).collect();
+    let fresh = Asked::new("acting", r#"{"text":"wanted"}"#);
+    let failed = Asked::new("acting", r#"{"text":"stale"}"#);
+    let done = Asked::new("acting", r#"{"text":"stale"}"#);
+    let all: Vec<Asked> = waiting.iter().chain([&fresh, &failed, &done]).cloned().collect();
+    stage.journal.submit_all(&all).await;
+    stage.journal.fail(&failed, "timeout").await;
+    stage.journal.complete(&done, "{}").await;
+    stage.fold().await;
+
+    // Unless it is told to, it only counts.
+    let counted = stage.post("/api/tasks/cancel", &json!({ "q": "text:stale" })).await.json();
+    assert_eq!((&counted["dry_run"], &counted["matched"], &counted["done"]), (&json!(true), &json!(5), &json!(0)));
+    assert_eq!(found(&stage, "status:cancelled").await.len(), 0);
+    let some = json!({ "q": "text:stale", "limit": 3, "dry_run": false, "reason": "too old to matter" });
+    let some = stage.post("/api/tasks/cancel", &some).await.json();
+    assert_eq!((&some["matched"], &some["more"], &some["done"]), (&json!(3), &json!(true), &json!(3)));
+    stage.fold().await;
+    let rest = json!({ "q": "text:stale", "dry_run": false });
+    let rest = stage.post("/api/tasks/cancel", &rest).await.json();
+    assert_eq!((&rest["matched"], &rest["more"], &rest["done"]), (&json!(2), &json!(false), &json!(2)));
+    stage.fold().await;
+    assert_eq!(found(&stage, "status:cancelled").await.len(), 5);
+    assert_eq!(found(&stage, "status:open").await, [fresh.task.to_string()]);
+    let mut reasons = Vec::new();
+    for task in &waiting {
+        let events = stage.read(&format!("/api/tasks/{}/events", task.task)).await;
+        reasons.push(events["events"][1]["data"]["reason"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(reasons.iter().filter(|reason| *reason == "too old to matter").count(), 3);
+
+    let again = json!({ "q": "type:acting", "dry_run": false, "reason": "the model is back" });
+    let again = stage.post("/api/tasks/retry", &again).await.json();
+    assert_eq!((&again["matched"], &again["done"]), (&json!(6), &json!(6)), "{again}");
+    stage.fold().await;
+    let twice = stage.post("/api/tasks/retry", &json!({ "q": "type:acting" })).await.json();
+    assert_eq!(twice["matched"], 0, "what was repeated is not repeated again");
+    stage.end().await;
+}
+
+async fn what_a_search_cannot_be_is_no_act_on_everything(stage: Stage) {
+    stage.journal.submit_all(&[Asked::new("acting", "{}")]).await;
+    stage.fold().await;
+    for (body, field) in [
+        (json!({ "q": "statsu:failed", "dry_run": false }), "q"),
+        (json!({ "q": 5, "dry_run": false }), "q"),
+        (json!({ "query": "type:acting", "dry_run": false }), "query"),
+        (json!({ "limit": 1001, "dry_run": false }), "limit"),
+        (json!({ "dry_run": "no" }), "dry_run"),
+    ] {
+        let refused = stage.post("/api/tasks/cancel", &body).await;
+        assert_eq!(refused.status.as_u16(), 422, "{body}");
+        assert!(refused.json()["errors"][field].is_array(), "{body}: {}", refused.text);
+    }
+    stage.fold().await;
+    assert_eq!(found(&stage, "status:open").await.len(), 1);
+    let (outside, _) = stage.behind_an_internal_listener().await;
+    let request = axum::http::Request::post("/api/tasks/cancel").body(axum::body::Body::empty()).unwrap();
+    // The path of one task with another method.
+    assert!(matches!(crate::stage::ask(&outside, request).await.status.as_u16(), 404 | 405));
+    stage.end().await;
 }

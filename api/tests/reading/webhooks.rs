@@ -14,6 +14,7 @@ on_each_server!(
     deliveries_are_listed_by_state_endpoint_and_time_page_by_page,
     what_is_ordered_is_done_by_the_projector_and_told_of,
     what_cannot_be_ordered_is_refused_with_its_field,
+    a_delivery_is_shown_as_it_was_sent_and_answered_without_its_secret,
 );
 
 /// Nobody listens there.
@@ -158,5 +159,43 @@ async fn what_cannot_be_ordered_is_refused_with_its_field(stage: Stage) {
         let answer = ask(router, request.body(axum::body::Body::from("{}")).unwrap()).await;
         assert_eq!(answer.status.as_u16(), status);
     }
+    stage.end().await;
+}
+
+async fn a_delivery_is_shown_as_it_was_sent_and_answered_without_its_secret(stage: Stage) {
+    let tasks = ended(&stage, 2).await;
+    let given_up = deliveries(&stage, "state=given_up").await.remove(0);
+    let id = given_up["id"].as_str().unwrap();
+    let sent = "INSERT INTO webhook_attempts (outbox_id, endpoint, attempt, outcome, status_code, duration_us, created_at, \
+        sent_s, signature, legacy_signature, trace, answer_type, answer, answer_cut) \
+        SELECT outbox_id, endpoint, 2, 'gave_up', 503, 900, UTC_TIMESTAMP(6), 1764072000, 'v1,abc=', 'f00d', '00-1-2-01', \
+        'text/plain', 'out of order', 1 FROM webhook_attempts WHERE outcome = 'gave_up'";
+    sqlx::query(sent).execute(&stage.pool).await.unwrap();
+
+    let shown = stage.read(&format!("/api/webhooks/deliveries/{id}")).await;
+    assert_eq!((&shown["delivery"]["id"], &shown["signed"]), (&given_up["id"], &json!(true)));
+    let body: Value = serde_json::from_str(shown["body"].as_str().unwrap()).unwrap();
+    assert_eq!(body["task_id"], tasks[0].task.to_string());
+    let attempts = shown["attempts"].as_array().unwrap();
+    // The first is as an earlier release left it.
+    assert_eq!((&attempts[0]["request"], &attempts[0]["answer"]), (&Value::Null, &Value::Null));
+    let called = format!("msg_{}_default", tasks[0].task.0.as_simple());
+    assert_eq!(attempts[1]["request"]["signed_prefix"], format!("{called}.1764072000."));
+    let headers = attempts[1]["request"]["headers"].as_array().unwrap();
+    let header =
+        |name: &str| headers.iter().find(|header| header["name"] == name).map(|header| header["value"].clone());
+    assert_eq!(header("webhook-id"), Some(json!(called)));
+    assert_eq!(header("webhook-signature"), Some(json!("v1,abc=")));
+    assert_eq!(header("x-webhook-signature"), Some(json!("f00d")));
+    let answer = json!({ "content_type": "text/plain", "body": "out of order", "cut": true });
+    assert_eq!((&attempts[1]["answer"], &attempts[1]["status_code"]), (&answer, &json!(503)));
+    assert_eq!(stage.get("/api/webhooks/deliveries/0:99~default").await.status.as_u16(), 404);
+    assert_eq!(stage.get("/api/webhooks/deliveries/first").await.status.as_u16(), 422);
+    // A signature that covers no time can be sent again by whoever reads it.
+    let (outside, inside) = stage.behind_an_internal_listener().await;
+    let path = format!("/api/webhooks/deliveries/{id}");
+    let request = || axum::http::Request::get(&path).body(axum::body::Body::empty()).unwrap();
+    assert_eq!(ask(&outside, request()).await.status.as_u16(), 404);
+    assert_eq!(ask(&inside, request()).await.status.as_u16(), 200);
     stage.end().await;
 }
