@@ -13,6 +13,11 @@ export function curlOf(path: string, method = 'GET', body?: unknown, headers: st
   return parts.join(' ')
 }
 
+/** The same where the private network comes; the setting says where that is. */
+export function insideCurlOf(path: string, method = 'GET', body?: unknown): string {
+  return curlOf(path, method, body).replace(quote(addressOf(path)), `"http://$INSIGHTFORGE_INTERNAL_ADDR${path}"`)
+}
+
 /** For a POSIX shell. */
 export function quote(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`

@@ -12,7 +12,12 @@ interface Settings {
   utc: boolean
   /** Searches that were given a name. */
   views: { name: string; query: string }[]
+  /** Columns of the list of tasks beside those that it always has. */
+  columns: Column[]
 }
+
+export const COLUMNS = ['attempt', 'batch', 'started', 'ended', 'took', 'submitted'] as const
+export type Column = (typeof COLUMNS)[number]
 
 const KEY = 'insightforge.ui'
 
@@ -42,7 +47,7 @@ export function apply(): void {
 function defaults(): Settings {
   // The first of the visitor's languages that there is.
   const first = navigator.languages.find((tag) => /^(zh|en)\b/i.test(tag)) ?? 'en'
-  return { theme: 'system', language: /^zh/i.test(first) ? 'zh-Hant' : 'en', utc: false, views: [] }
+  return { theme: 'system', language: /^zh/i.test(first) ? 'zh-Hant' : 'en', utc: false, views: [], columns: ['took', 'submitted'] }
 }
 
 function stored(): Partial<Settings> {

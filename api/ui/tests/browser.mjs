@@ -35,6 +35,20 @@ export async function visitor(browser, { theme = 'light', language = 'en', width
   return page
 }
 
+/** A visitor's work on a page, of which nothing may be wrong at its end. */
+export async function on(browser, url, work, look) {
+  const page = await visitor(browser, look)
+  try {
+    await page.goto(url)
+    await work(page)
+    noneWrong(page)
+  } catch (error) {
+    throw new Error(`${error.message}\n${page.wrong.join('\n')}`)
+  } finally {
+    await page.context().close()
+  }
+}
+
 /** Serious and critical findings of axe, as sentences. */
 export async function accessibility(page) {
   await page.evaluate(axe)

@@ -8,6 +8,7 @@ import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { launch } from './browser.mjs'
 import * as many from './many.mjs'
+import * as operate from './operate.mjs'
 import { look, pages } from './pages.mjs'
 import { Stack } from './stack.mjs'
 import * as work from './work.mjs'
@@ -58,7 +59,7 @@ try {
   for (const { name } of pages(of)) {
     await check(`the page ${name} in every look`, () => look(browser, `${stack.url}/ui/`, of, name, shots))
   }
-  for (const [name, run] of Object.entries(work)) {
+  for (const [name, run] of Object.entries({ ...work, ...operate })) {
     if (name !== 'theFirstVisitTeaches' && name !== 'aFileIsLookedAtAndUploadedWithItsProgress') await check(sentence(name), () => run(browser, stack, of))
   }
   if (nginx.length) {

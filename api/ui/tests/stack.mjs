@@ -13,7 +13,7 @@ const READY_MS = 60_000
 
 export class Stack {
   processes = []
-  /** Bodies that the receiver of webhooks got. */
+  /** What the receiver of webhooks got. */
   received = []
 
   static async start({ binary, redis, database, folder, nginx }) {
@@ -28,8 +28,9 @@ export class Stack {
       let body = ''
       request.on('data', (part) => (body += part))
       request.on('end', () => {
-        stack.received.push(body)
-        response.end()
+        stack.received.push({ headers: request.headers, body })
+        response.setHeader('Content-Type', 'text/plain')
+        response.end('Noted, thank you.')
       })
     })
     stack.settings = {
@@ -60,6 +61,16 @@ export class Stack {
     const done = spawnSync(this.binary, args, { env: this.settings, encoding: 'utf8' })
     if (done.status !== 0) throw new Error(`${args.join(' ')}: ${done.stderr}`)
     return done.stdout
+  }
+
+  /** A command beside the page. */
+  async beside(...args) {
+    const child = this.spawn(args[0], this.binary, args, this.settings, 'pipe')
+    let said = ''
+    child.stdout.on('data', (part) => (said += part))
+    const code = await new Promise((resolve) => child.once('exit', resolve))
+    if (code !== 0) throw new Error(`${args.join(' ')}: ${code} ${said}`)
+    return said
   }
 
   sql(statement, database = '') {
@@ -138,9 +149,9 @@ http {
     this.prefixed = `http://127.0.0.1:${outer}/insight`
   }
 
-  spawn(name, command, args, env) {
+  spawn(name, command, args, env, output) {
     const log = openSync(path.join(this.folder, `${name}.log`), 'a')
-    const child = spawn(command, args, { env, stdio: ['ignore', log, log] })
+    const child = spawn(command, args, { env, stdio: ['ignore', output ?? log, log] })
     child.role = name
     this.processes.push(child)
     return child

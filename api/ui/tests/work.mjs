@@ -2,21 +2,8 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { accessibility, noneWrong, visitor } from './browser.mjs'
+import { accessibility, on } from './browser.mjs'
 import { eventually } from './stack.mjs'
-
-async function on(browser, url, work, look) {
-  const page = await visitor(browser, look)
-  try {
-    await page.goto(url)
-    await work(page)
-    noneWrong(page)
-  } catch (error) {
-    throw new Error(`${error.message}\n${page.wrong.join('\n')}`)
-  } finally {
-    await page.context().close()
-  }
-}
 
 export const theFirstVisitTeaches = (browser, stack) =>
   on(browser, `${stack.url}/ui/`, async (page) => {

@@ -133,6 +133,19 @@ export interface Delivery {
   attempts: Attempt[]
 }
 
+export interface SentRequest {
+  method: string
+  headers: { name: string; value: string }[]
+  signed_prefix: string
+}
+
+export interface Exchanges {
+  delivery: Delivery
+  body: string
+  signed: boolean
+  attempts: (Attempt & { request: SentRequest | null; answer: { content_type: string | null; body: string; cut: boolean } | null })[]
+}
+
 export interface DeliveryPage {
   deliveries: Delivery[]
   next?: string | null
@@ -259,6 +272,25 @@ export interface Routes {
   versions: string[]
 }
 
+export interface VersionFigures {
+  version: string
+  tasks: number
+  tasks_are_exact: boolean
+  sampled: number
+  completed: number
+  failed: number
+  failure_share: number | null
+  inference_ms: Quantiles | null
+  total_ms: Quantiles | null
+  labels: { label: string; count: number; share: number }[]
+}
+
+export interface Figures {
+  task_type: string
+  from: string
+  versions: VersionFigures[]
+}
+
 export interface Models {
   models: ListedModel[]
   task_types: Routes[]
@@ -354,6 +386,29 @@ export interface BatchProgress {
   rejected: number | null
   done: boolean
   tasks: Record<Status, number> | null
+}
+
+export interface Side {
+  rows: number
+  checksum: string
+}
+
+export interface Rebuild {
+  rebuild: number
+  owner: string
+  state: 'loading' | 'indexing' | 'comparing' | 'swapping' | 'swapped' | 'different' | 'failed' | 'died'
+  events: number
+  events_whole: number | null
+  started_at: string
+  updated_at: string
+  ended_at: Time
+  report: { equal: boolean; seconds: number; projector_held_ms: number; swapped_at: string; tables: { table: string; equal: boolean; live: Side; fresh: Side }[] } | null
+  error: string | null
+}
+
+export interface Rebuilds {
+  rebuilds: Rebuild[]
+  check: { checked_at: string; tasks: number; events: number; differences: number; differed_at: Time; difference: string | null } | null
 }
 
 export interface System {
