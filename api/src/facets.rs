@@ -80,8 +80,14 @@ fn question(query: &Query) -> QueryBuilder<sqlx::MySql> {
     } else {
         ask.push("(SELECT status, task_type, model_version, error_code FROM analysis_tasks WHERE TRUE");
         sql::push(&mut ask, query, now);
-        // Keys are nearly in the order of times, and the rows themselves lie in theirs: nothing is sorted.
-        ask.push(" ORDER BY id DESC LIMIT ").push_bind(COUNTED).push(") near");
+        // Keys are nearly in the order of times, and the rows themselves lie in theirs: nothing is sorted. Where a time is
+        // asked for, the newest rows are not those that fit, and the index of times leads to them.
+        ask.push(if query.has_time() {
+            " ORDER BY created_at DESC, id DESC LIMIT "
+        } else {
+            " ORDER BY id DESC LIMIT "
+        });
+        ask.push_bind(COUNTED).push(") near");
     }
     ask.push(" GROUP BY status, task_type, model_version, error_code LIMIT ").push_bind(GROUPS);
     ask

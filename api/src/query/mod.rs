@@ -93,6 +93,13 @@ impl Query {
         })
     }
 
+    /// Whether it asks for a stretch of time.
+    pub(crate) fn has_time(&self) -> bool {
+        self.words
+            .iter()
+            .any(|word| matches!(word.term, Term::Older(_) | Term::Younger(_) | Term::From(_) | Term::To(_)))
+    }
+
     /// Whether documents have to be looked into.
     pub(crate) fn has_text(&self) -> bool {
         self.texts().next().is_some()

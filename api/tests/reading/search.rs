@@ -162,7 +162,13 @@ async fn one_task_is_found_at_once_among_a_hundred_thousand(stage: Stage) {
     fill(&stage, 100_000).await;
     let (wanted,): (String,) =
         sqlx::query_as("SELECT task_id FROM analysis_tasks WHERE id = 51200").fetch_one(&stage.pool).await.unwrap();
+    sqlx::query("UPDATE analysis_tasks SET model_version = 'rare' WHERE id = 51200")
+        .execute(&stage.pool)
+        .await
+        .unwrap();
     for q in [
+        "model:rare".to_owned(),
+        "model:rare status:completed".to_owned(),
         wanted.clone(),
         wanted[..13].to_owned(),
         format!("id:{wanted} type:acting"),
