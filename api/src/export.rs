@@ -21,7 +21,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::ask::ask;
 use crate::describe::{Invalid, Unavailable};
-use crate::list::{LOOKED_INTO, Mark, take_query};
+use crate::list::{self, LOOKED_INTO, Mark, looked_to, take_query};
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::query::{Query, sql};
@@ -142,8 +142,12 @@ impl Pages {
         }
         let rows: Vec<Row> = ask(self.question().build_query_as().fetch_all(&self.app.pool)).await?;
         let full = rows.len() == PAGE as usize;
-        let last = rows.last().map(|row| Mark::of(row.created_at, row.id));
-        let end = if full || !self.query.has_text() { last.filter(|_| full) } else { self.looked_to().await? };
+        let last = rows.last().map(|row| Mark::of(row.task.created_at, row.task.id));
+        let end = if full || !self.query.has_text() {
+            last.filter(|_| full)
+        } else {
+            looked_to(&self.app, |ask| self.push_conditions(ask)).await?
+        };
         self.more = end.is_some();
         self.mark = end;
         let mut text = String::new();
@@ -163,7 +167,7 @@ impl Pages {
         let near = if self.query.has_text() { LOOKED_INTO } else { PAGE };
         let mut ask = QueryBuilder::new(
             "SELECT t.id, t.task_id, t.status, t.task_type, t.model_version, t.attempt, t.error_code, t.error_message, \
-             t.batch_id, t.batch_line, t.created_at, t.started_at, t.completed_at, t.data_payload, r.result_data \
+             t.dead_lettered, t.batch_id, t.batch_line, t.created_at, t.started_at, t.completed_at, t.data_payload, r.result_data \
              FROM (SELECT id near_id FROM analysis_tasks WHERE TRUE",
         );
         self.push_conditions(&mut ask);
@@ -177,14 +181,6 @@ impl Pages {
         ask
     }
 
-    async fn looked_to(&self) -> Result<Option<Mark>, Problem> {
-        let mut last = QueryBuilder::new("SELECT created_at, id FROM analysis_tasks WHERE TRUE");
-        self.push_conditions(&mut last);
-        last.push(" ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ").push_bind(LOOKED_INTO - 1);
-        let last: Option<(NaiveDateTime, u64)> = ask(last.build_query_as().fetch_optional(&self.app.pool)).await?;
-        Ok(last.map(|(created_at, id)| Mark::of(created_at, id)))
-    }
-
     fn push_conditions(&self, ask: &mut QueryBuilder<MySql>) {
         sql::push(ask, &self.query, self.now);
         if let Some(mark) = self.mark {
@@ -195,19 +191,8 @@ impl Pages {
 
 #[derive(FromRow)]
 struct Row {
-    id: u64,
-    task_id: String,
-    status: String,
-    task_type: String,
-    model_version: String,
-    attempt: u16,
-    error_code: Option<String>,
-    error_message: Option<String>,
-    batch_id: Option<String>,
-    batch_line: Option<u32>,
-    created_at: NaiveDateTime,
-    started_at: Option<NaiveDateTime>,
-    completed_at: Option<NaiveDateTime>,
+    #[sqlx(flatten)]
+    task: list::Row,
     data_payload: JsonColumn<Box<RawValue>>,
     result_data: Option<JsonColumn<Box<RawValue>>>,
 }
@@ -232,22 +217,22 @@ struct Line<'a> {
 }
 
 impl<'a> From<&'a Row> for Line<'a> {
-    fn from(row: &'a Row) -> Self {
+    fn from(Row { task, data_payload, result_data }: &'a Row) -> Self {
         Self {
-            task_id: &row.task_id,
-            status: &row.status,
-            task_type: &row.task_type,
-            model_version: &row.model_version,
-            attempt: row.attempt,
-            error_code: row.error_code.as_deref(),
-            error_message: row.error_message.as_deref(),
-            created_at: written(row.created_at),
-            started_at: row.started_at.map(written),
-            completed_at: row.completed_at.map(written),
-            batch_id: row.batch_id.as_deref(),
-            batch_line: row.batch_line,
-            data: &row.data_payload.0,
-            result: row.result_data.as_ref().map(|result| &*result.0),
+            task_id: &task.task_id,
+            status: &task.status,
+            task_type: &task.task_type,
+            model_version: &task.model_version,
+            attempt: task.attempt,
+            error_code: task.error_code.as_deref(),
+            error_message: task.error_message.as_deref(),
+            created_at: written(task.created_at),
+            started_at: task.started_at.map(written),
+            completed_at: task.completed_at.map(written),
+            batch_id: task.batch_id.as_deref(),
+            batch_line: task.batch_line,
+            data: &data_payload.0,
+            result: result_data.as_ref().map(|result| &*result.0),
         }
     }
 }

@@ -134,7 +134,7 @@ pub(crate) async fn tasks(State(app): State<Arc<App>>, RawQuery(query): RawQuery
     let mut searched = None;
     if filter.q.has_text() {
         if !more {
-            next = filter.looked_to(&app, now).await?;
+            next = looked_to(&app, |ask| filter.push_conditions(ask, now)).await?;
         }
         searched = Some(Searched { tasks: LOOKED_INTO, all: next.is_none() });
     }
@@ -187,15 +187,6 @@ impl Filter {
         ask
     }
 
-    /// Where a search for a text stopped looking; `None` when it came to the end.
-    async fn looked_to(&self, app: &App, now: DateTime<Utc>) -> Result<Option<Mark>, Problem> {
-        let mut last = QueryBuilder::new("SELECT created_at, id FROM analysis_tasks WHERE TRUE");
-        self.push_conditions(&mut last, now);
-        last.push(" ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ").push_bind(LOOKED_INTO - 1);
-        let last: Option<(NaiveDateTime, u64)> = ask(last.build_query_as().fetch_optional(&app.pool)).await?;
-        Ok(last.map(|(created_at, id)| Mark::of(created_at, id)))
-    }
-
     /// Everything but texts, the order and the limit.
     fn push_conditions(&self, ask: &mut QueryBuilder<MySql>, now: DateTime<Utc>) {
         let texts = [
@@ -228,6 +219,18 @@ impl Filter {
             mark.push(ask);
         }
     }
+}
+
+/// Where a search for a text stopped looking, of what fits the other conditions; `None` when it came to the end.
+pub(crate) async fn looked_to(
+    app: &App,
+    push_conditions: impl FnOnce(&mut QueryBuilder<MySql>),
+) -> Result<Option<Mark>, Problem> {
+    let mut last = QueryBuilder::new("SELECT created_at, id FROM analysis_tasks WHERE TRUE");
+    push_conditions(&mut last);
+    last.push(" ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ").push_bind(LOOKED_INTO - 1);
+    let last: Option<(NaiveDateTime, u64)> = ask(last.build_query_as().fetch_optional(&app.pool)).await?;
+    Ok(last.map(|(created_at, id)| Mark::of(created_at, id)))
 }
 
 /// The parameter `q`.
@@ -289,22 +292,23 @@ impl Mark {
     }
 }
 
+/// A row of `analysis_tasks`, without its documents.
 #[derive(FromRow)]
-struct Row {
-    id: u64,
-    task_id: String,
-    status: String,
-    task_type: String,
-    model_version: String,
-    attempt: u16,
-    error_code: Option<String>,
-    error_message: Option<String>,
-    dead_lettered: bool,
-    batch_id: Option<String>,
-    batch_line: Option<u32>,
-    created_at: NaiveDateTime,
-    started_at: Option<NaiveDateTime>,
-    completed_at: Option<NaiveDateTime>,
+pub(crate) struct Row {
+    pub(crate) id: u64,
+    pub(crate) task_id: String,
+    pub(crate) status: String,
+    pub(crate) task_type: String,
+    pub(crate) model_version: String,
+    pub(crate) attempt: u16,
+    pub(crate) error_code: Option<String>,
+    pub(crate) error_message: Option<String>,
+    pub(crate) dead_lettered: bool,
+    pub(crate) batch_id: Option<String>,
+    pub(crate) batch_line: Option<u32>,
+    pub(crate) created_at: NaiveDateTime,
+    pub(crate) started_at: Option<NaiveDateTime>,
+    pub(crate) completed_at: Option<NaiveDateTime>,
 }
 
 impl From<Row> for ListedTask {

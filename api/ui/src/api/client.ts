@@ -19,7 +19,8 @@ export class Failure extends Error {
 
   /** The path is served only where the private network comes. */
   get isPrivate(): boolean {
-    return this.status === 403 || (this.status === 404 && this.detail === 'there is nothing at this path')
+    // 405: the path is another's there, with other methods.
+    return this.status === 403 || this.status === 405 || (this.status === 404 && this.detail === 'there is nothing at this path')
   }
 }
 

@@ -37,33 +37,22 @@ export interface Facets extends Record<'status' | 'task_type' | 'model_version' 
   matched_is_exact: boolean
 }
 
-export interface Task {
-  task_id: string
-  status: Status
-  task_type: string
-  model_version: string
+/** The whole task; of one that the tables do not have yet, some times are not known. */
+export interface Task extends Omit<ListedTask, 'created_at'> {
   data_payload: Json
   result: Json
-  error_code: string | null
-  error_message: string | null
-  attempt: number
   worker: string | null
   inference_us: number | null
   model_digest: string | null
   backend: string | null
   route_reason: string | null
   user_id: number | null
-  batch_id: string | null
-  batch_line: number | null
   retry_of: string | null
   redriven_as: string | null
-  dead_lettered: boolean
   webhook_url: string | null
   expires_at: Time
   position: string
   created_at: Time
-  started_at: Time
-  completed_at: Time
   updated_at: Time
   links: { cancel?: string; retry?: string; batch?: string }
 }
@@ -314,22 +303,23 @@ export interface Schema {
   maximum?: number
 }
 
-export interface Card {
-  task_type: string
-  version: string
-  name: string
-  description: string
-  languages: string[]
+/** A model's card: what the list says of it, and all else. */
+export interface Card extends Omit<ListedModel, 'analyzers'> {
   labels: string[]
-  digest: string
-  engine: string
-  device: string
-  license: string
-  roles: string[]
-  state: string
   input_schema: Schema
   output_schema: Schema
-  [more: string]: unknown
+  limits: string
+  training: string
+  data: { name: string; source: string; license: string; used_for: string }[]
+  quality: { set: string; metric: string; value: number; published?: number; published_source?: string }[]
+  weaknesses: string[]
+  speed: string
+  resident_bytes: number
+  package_bytes: number
+  memory_mb: number
+  timeout_ms: number
+  checks_passed: number
+  batch: { max_items: number; max_cost: number; cost: string }
 }
 
 export interface RegistryEvent {
