@@ -3,6 +3,8 @@
 //! One taker owns its connection and every read on it: a read that is dropped half-way leaves entries that Redis counts
 //! as delivered and nobody works on. Places are reserved before the read, so that nothing taken ages in a queue of ours.
 
+mod reply;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +14,11 @@ use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::keys::Lane;
 use insightforge_schema::link::{BlockingReader, LinkError};
 use insightforge_schema::script::{self, Context};
-use redis::{RedisError, Value};
+use redis::RedisError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+pub(crate) use reply::read_reference;
+use reply::{Entries, read_reply};
 
 use crate::process::process;
 use crate::serve::{Offer, View};
@@ -461,71 +466,6 @@ fn apart(mut batch: Batch) -> Vec<Batch> {
 
 fn from_the_first(lanes: usize) -> VecDeque<(usize, String)> {
     (0..lanes).map(|index| (index, "0".to_owned())).collect()
-}
-
-/// Entries of one lane: id and fields.
-type Entries = Vec<(String, Vec<Value>)>;
-
-/// `[[key, [[id, [name, value, …]], …]], …]`, by the key's index. `None` for another shape.
-fn read_reply(reply: Value, index: &HashMap<&str, usize>) -> Option<Vec<(usize, Entries)>> {
-    let streams = match reply {
-        Value::Nil => return Some(Vec::new()),
-        Value::Array(streams) => streams,
-        _ => return None,
-    };
-    streams
-        .into_iter()
-        .map(|stream| {
-            let [key, entries] = pair(stream)?;
-            let Value::Array(entries) = entries else {
-                return None;
-            };
-            let entries = entries.into_iter().map(read_entry).collect::<Option<_>>()?;
-            Some((*index.get(text(key)?.as_str())?, entries))
-        })
-        .collect()
-}
-
-/// An entry deleted while it was pending has no fields.
-fn read_entry(entry: Value) -> Option<(String, Vec<Value>)> {
-    let [id, fields] = pair(entry)?;
-    match fields {
-        Value::Array(fields) => Some((text(id)?, fields)),
-        Value::Nil => Some((text(id)?, Vec::new())),
-        _ => None,
-    }
-}
-
-/// Fields `i` task id, `a` attempt, `m` context.
-pub(crate) fn read_reference(token: &str, fields: Vec<Value>) -> Option<Reference> {
-    let (mut task, mut attempt, mut context) = (None, None, None);
-    let mut fields = fields.into_iter();
-    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-        let value = text(value)?;
-        match text(name)?.as_str() {
-            "i" => task = value.parse().ok(),
-            "a" => attempt = value.parse().ok(),
-            "m" => context = Some(Context::decode(&value)),
-            _ => {}
-        }
-    }
-    let context = context.unwrap_or_default();
-    Some(Reference { token: token.to_owned(), task: task?, attempt: attempt?, context })
-}
-
-fn pair(value: Value) -> Option<[Value; 2]> {
-    match value {
-        Value::Array(parts) => parts.try_into().ok(),
-        _ => None,
-    }
-}
-
-fn text(value: Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        _ => None,
-    }
 }
 
 fn read_error(error: &RedisError) -> LinkError {
