@@ -65,6 +65,8 @@ ROWS = [
          [(rate('if_events_appended_total{job="api"}', "type"), "{{type}}")]),
         ("Tasks refused", "Tasks that were in order and not taken, by reason.", "eps",
          [(rate("if_uploads_refused_total", "reason"), "{{reason}}")]),
+        ("Ids not looked up", "Times the tables did not say at once whether ids that callers bring were used before.", "short",
+         [("sum(increase(if_ids_unchecked_total[$__rate_interval]))", "times")]),
         ("Backlog", "Tasks waiting or running. Beyond INSIGHTFORGE_MAX_BACKLOG uploads are answered 429.", "short",
          [("max(if_backlog_tasks)", "tasks")]),
         ("Tasks a script call", "Mean number of tasks that are stored together: what makes the flush to disk cheap.", "short",

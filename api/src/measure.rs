@@ -21,6 +21,11 @@ pub fn describe_metrics() {
     describe_gauge!("if_lane_unserved_tasks", "Tasks on a lane that no analyzer serves");
     describe_histogram!("if_submit_group_size", "Tasks stored by one script call");
     describe_gauge!("if_live_followers", "Connections that follow the journal, by WebSocket or as server-sent events");
+    describe_counter!(
+        "if_ids_unchecked_total",
+        "Times the tables did not say soon enough whether ids that callers bring were used before; for five seconds they are not asked"
+    );
+    counter!("if_ids_unchecked_total").increment(0);
     describe_counter!("if_live_cut_total", "Followers that were cut off because they took less than there was");
     gauge!("if_live_followers").set(0.0);
     counter!("if_live_cut_total").increment(0);

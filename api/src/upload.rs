@@ -244,8 +244,8 @@ pub(crate) fn conflict(key: Option<&Key>) -> Problem {
     of_field(StatusCode::UNPROCESSABLE_ENTITY, word, title, idempotency::HEADER, what)
 }
 
-/// What is wrong with an id that named a task which Redis has forgotten.
-pub(crate) const USED: &str = "belongs to a task that has ended; use a new id for a new task";
+/// What is wrong with an id that names a task which Redis does not remember.
+pub(crate) const USED: &str = "belongs to a task that was accepted before; use a new id for a new task";
 
 fn exists(what: &str) -> Problem {
     of_field(StatusCode::CONFLICT, "task-exists", "The task exists", "task_id", what)

@@ -11,7 +11,8 @@ use insightforge_schema::fail::{self, Step as FailStep};
 use insightforge_schema::follow::Follower;
 use insightforge_schema::id::Partition;
 use insightforge_schema::journal::{last_number, range, read_entry};
-use insightforge_schema::link::LinkError;
+use insightforge_schema::keys::Keys;
+use insightforge_schema::link::{Link, LinkError};
 use insightforge_schema::trace::{self, Told};
 use sqlx::MySqlPool;
 
@@ -165,10 +166,7 @@ impl Projector {
         let Journal { link, keys, .. } = &self.journal;
         // Numbers and moments as they are together: another projector may fold on meanwhile.
         for (partition, folded, at_us) in checkpoint::moments(&self.pool).await? {
-            let ends = last_number(link, keys, partition).await?;
-            // What left the stream for the archive was there when it left.
-            let last = range(link, keys, partition, folded, Some(folded), 1).await?;
-            let moved_back = ends < folded || last.first().is_some_and(|event| event.meta.at_us != at_us);
+            let (ends, moved_back) = has_moved_back(link, keys, partition, folded, at_us).await?;
             measure::moved_back(moved_back);
             if moved_back {
                 return Err(StepError::MovedBack { partition, folded, ends });
@@ -283,4 +281,18 @@ fn announcements(rows: &Rows<'_>, config: &WebhookConfig) -> Vec<crate::announce
 
 fn is_duplicate(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().is_some_and(|error| error.number() == DUPLICATE_KEY)
+}
+
+/// The last number of a partition's journal, and whether the event `folded` of the moment `at_us` is not in it any more.
+pub(crate) async fn has_moved_back(
+    link: &Link,
+    keys: &Keys,
+    partition: Partition,
+    folded: u64,
+    at_us: i64,
+) -> Result<(u64, bool), LinkError> {
+    let ends = last_number(link, keys, partition).await?;
+    // What left the stream for the archive was there when it left.
+    let last = range(link, keys, partition, folded, Some(folded), 1).await?;
+    Ok((ends, ends < folded || last.first().is_some_and(|event| event.meta.at_us != at_us)))
 }

@@ -6,7 +6,8 @@ mod stage;
 
 use insightforge_archive::Archive;
 use insightforge_projector::project;
-use insightforge_projector::restore::{Looked, Restorer};
+use insightforge_projector::restore::Restorer;
+use insightforge_schema::catalogue::{self, Worker};
 use insightforge_schema::event::{Change, Meta, RetryScheduled, Submitted, encode, now_us};
 use insightforge_schema::id::{Partition, TaskId};
 use insightforge_schema::journal;
@@ -96,6 +97,15 @@ impl Stage {
         assert_eq!(gone, 1, "{command} {arguments:?}");
     }
 
+    /// An analyzer of this name reports that it lives.
+    async fn living(&self, name: &str) {
+        let worker: Worker = serde_json::from_value(serde_json::json!({
+            "name": name, "seen_ms": now_us() / 1_000, "lanes": [], "in_flight": 1, "started_ms": 0, "last_read_ms": 0,
+        }))
+        .unwrap();
+        catalogue::report(&self.deps.link, &self.deps.keys, &worker).await.unwrap();
+    }
+
     async fn forget(&self, task: TaskId) {
         self.remove("DEL", &[&self.deps.keys.record(PART, task)]).await;
     }
@@ -127,7 +137,7 @@ impl Stage {
             "" => Vec::new(),
             token => self.deps.link.query(redis::cmd("XRANGE").arg(key).arg(token).arg(token)).await.unwrap(),
         };
-        (standing.state, standing.attempt, !on.is_empty() || standing.due_ms == Some(FAR))
+        (standing.state, standing.attempt, !on.is_empty() || standing.due_ms.is_some())
     }
 }
 
@@ -213,13 +223,77 @@ async fn a_task_that_ended_begins_no_second_life_while_the_tables_are_late(stage
     stage.end().await;
 }
 
+async fn a_task_that_ended_after_it_lost_its_lane_entry_begins_no_second_life_either(stage: Stage) {
+    let task = stage.submit(None).await;
+    assert!(matches!(stage.start("w", task).await, Started::Ours { .. }));
+    stage.fold().await;
+    stage.living("w").await;
+    let token = stage.record(task, "q").await;
+    stage.remove("XDEL", &[&stage.deps.keys.lane(PART, &lane()), &token]).await;
+    let mut restorer = stage.restorer();
+    assert_eq!(stage.restore_all(&mut restorer).await, (0, 0), "a living analyzer needs no entry to end it");
+    assert_eq!(stage.record(task, "q").await, token);
+    assert_eq!(stage.finish(task, &token).await, Held::Done);
+    stage.forget(task).await;
+    assert_eq!(stage.restore_all(&mut restorer).await, (0, 1), "in doubt until the tables have caught up");
+    stage.fold().await;
+    assert_eq!(stage.restore_all(&mut restorer).await, (0, 0));
+    assert_eq!(stage.record(task, "s").await, "");
+    stage.end().await;
+}
+
+async fn a_task_whose_end_could_not_be_folded_begins_no_second_life(stage: Stage) {
+    let task = stage.submit(None).await;
+    assert!(matches!(stage.start("w", task).await, Started::Ours { .. }));
+    let first: u64 = stage.record(task, "f").await.parse().unwrap();
+    let mut add = redis::cmd("XADD");
+    add.arg(stage.deps.keys.journal(PART)).arg("0-*").arg("type").arg("completed").arg("task").arg(task.to_string());
+    let _: String =
+        stage.deps.link.query(add.arg("first").arg(first).arg("e").arg("of a later release")).await.unwrap();
+    stage.fold().await;
+    stage.forget(task).await;
+    assert_eq!(stage.restore_all(&mut stage.restorer()).await.0, 0);
+    assert_eq!(stage.record(task, "s").await, "");
+    stage.end().await;
+}
+
+async fn a_record_of_another_task_with_the_same_id_is_left_alone(stage: Stage) {
+    let task = stage.submit(None).await;
+    stage.fold().await;
+    let set = redis::cmd("HSET").arg(stage.deps.keys.record(PART, task)).arg("f").arg(99).to_owned();
+    let _: i64 = stage.deps.link.query(&set).await.unwrap();
+    stage.remove("XDEL", &[&stage.deps.keys.lane(PART, &lane()), &stage.record(task, "q").await]).await;
+    assert_eq!(stage.restore_all(&mut stage.restorer()).await, (0, 0));
+    stage.end().await;
+}
+
+async fn names_of_lanes_come_back_and_a_lane_of_another_kind_leaves_no_half_record(stage: Stage) {
+    let [waits, lost] = [stage.submit(None).await, stage.submit(None).await];
+    stage.fold().await;
+    let lanes = stage.deps.keys.lanes(PART);
+    stage.remove("DEL", &[&lanes]).await;
+    stage.restore_all(&mut stage.restorer()).await;
+    let names: Vec<String> = stage.deps.link.query(redis::cmd("SMEMBERS").arg(&lanes)).await.unwrap();
+    assert_eq!(names, ["acting:v1"]);
+
+    let lane_key = stage.deps.keys.lane(PART, &lane());
+    let set = redis::cmd("SET").arg(&lane_key).arg("text").to_owned();
+    let _: String = stage.deps.link.query(&set).await.unwrap();
+    stage.forget(lost).await;
+    assert_eq!(stage.restore_all(&mut stage.restorer()).await.0, 0);
+    assert_eq!(stage.record(lost, "s").await, "", "nothing is written before all of it can be");
+    stage.remove("DEL", &[&lane_key]).await;
+    assert_eq!(stage.restore_all(&mut stage.restorer()).await, (2, 0));
+    assert_eq!(stage.stands(waits).await, ("Q".to_owned(), 1, true));
+    stage.end().await;
+}
+
 async fn nothing_is_made_up_when_the_journal_itself_lost_its_end(stage: Stage) {
     let task = stage.submit(None).await;
     stage.fold().await;
     stage.remove("DEL", &[&stage.deps.keys.journal(PART)]).await;
     stage.forget(task).await;
-    let looked = stage.restorer().step(now_us() + 120_000_000).await.unwrap();
-    assert_eq!(looked, Looked { tasks: 1, suspects: 0, restored: 0, all: true });
+    assert_eq!(stage.restore_all(&mut stage.restorer()).await, (0, 0));
     // Its number is another task's by now.
     stage.submit(None).await;
     let mut restorer = stage.restorer();
@@ -244,6 +318,10 @@ async fn a_key_of_another_kind_holds_up_no_other_task(stage: Stage) {
 on_each_server!(
     whatever_key_of_a_task_is_lost_it_goes_on_as_the_journal_has_it,
     a_task_that_ended_begins_no_second_life_while_the_tables_are_late,
+    a_task_that_ended_after_it_lost_its_lane_entry_begins_no_second_life_either,
+    a_task_whose_end_could_not_be_folded_begins_no_second_life,
+    a_record_of_another_task_with_the_same_id_is_left_alone,
+    names_of_lanes_come_back_and_a_lane_of_another_kind_leaves_no_half_record,
     nothing_is_made_up_when_the_journal_itself_lost_its_end,
     a_key_of_another_kind_holds_up_no_other_task,
 );

@@ -74,6 +74,7 @@ scripts! {
     EXPIRE = "expire.lua",
     PAST = "past.lua",
     RESTORE = "restore.lua",
+    REPLACE = "replace.lua",
 }
 
 impl Script {
