@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use insightforge_schema::id::Partition;
 use insightforge_schema::keys::Lane;
 use rustix::process::Signal;
 use tokio::time::sleep;
@@ -58,7 +59,8 @@ pub(super) async fn destroy_groups(site: &mut Site<'_>) -> Strike {
     Strike { began, healed: Instant::now() }
 }
 
-/// Somebody deletes what is derived from the journal: every lane with what waits and runs there, and the set of delayed tasks.
+/// Somebody deletes what is derived from the journal: every lane with what waits and runs there, their names, the sets of delayed
+/// tasks and of deadlines, and some records of tasks that are not over.
 pub(super) async fn lose_keys(site: &mut Site<'_>) -> Strike {
     let began = Instant::now();
     let mut lost = 0;
@@ -66,11 +68,13 @@ pub(super) async fn lose_keys(site: &mut Site<'_>) -> Strike {
         for partition in site.partitions.iter() {
             let names: Vec<String> = site.redis.query(redis::cmd("SMEMBERS").arg(site.keys.lanes(partition))).await;
             let lanes = names.iter().filter_map(|name| Lane::parse(name));
-            for key in lanes.map(|lane| site.keys.lane(partition, &lane)).chain([site.keys.delayed(partition)]) {
-                let size = if key == site.keys.delayed(partition) { "ZCARD" } else { "XLEN" };
-                lost += site.redis.query::<i64>(redis::cmd(size).arg(&key)).await;
-                site.redis.query::<i64>(redis::cmd("DEL").arg(&key)).await;
+            let lanes: Vec<String> = lanes.map(|lane| site.keys.lane(partition, &lane)).collect();
+            for lane in &lanes {
+                lost += lose_records(site, partition, lane).await;
+                lost += site.redis.query::<i64>(redis::cmd("XLEN").arg(lane)).await;
             }
+            let others = [site.keys.lanes(partition), site.keys.delayed(partition), site.keys.expiring(partition)];
+            site.redis.query::<i64>(redis::cmd("DEL").arg(&others).arg(&lanes)).await;
         }
         sleep(site.dice.millis(100, 600)).await;
     }
@@ -78,6 +82,28 @@ pub(super) async fn lose_keys(site: &mut Site<'_>) -> Strike {
         site.complaints.push("nothing was on the lanes or delayed".to_owned());
     }
     Strike { began, healed: Instant::now() }
+}
+
+/// Records of the first tasks on a lane whose callers did not bring ids: those may be sent again meanwhile, and would be told
+/// that their id is taken.
+async fn lose_records(site: &mut Site<'_>, partition: Partition, lane: &str) -> i64 {
+    let range = redis::cmd("XRANGE").arg(lane).arg("-").arg("+").arg("COUNT").arg(10).to_owned();
+    let entries: Vec<(String, Vec<(String, String)>)> = site.redis.query(&range).await;
+    let mut lost = 0;
+    for (_, fields) in entries {
+        let id = fields.iter().find(|(name, _)| name == "i").and_then(|(_, id)| id.parse().ok());
+        let Some(record) = id.map(|id| site.keys.record(partition, id)) else { continue };
+        if site
+            .redis
+            .query::<Option<String>>(redis::cmd("HGET").arg(&record).arg("h"))
+            .await
+            .unwrap_or_default()
+            .is_empty()
+        {
+            lost += site.redis.query::<i64>(redis::cmd("DEL").arg(&record)).await;
+        }
+    }
+    lost
 }
 
 pub(super) async fn flush_scripts(site: &mut Site<'_>) -> Strike {
