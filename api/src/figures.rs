@@ -7,7 +7,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
-use serde::Serialize;
+use insightforge_schema::registry::ALIASES;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::FromRow;
 use sqlx::types::Json as JsonColumn;
@@ -28,6 +29,8 @@ use crate::problem::Problem;
 const SAMPLE: u32 = 1_000;
 /// Tasks of a version that are counted.
 const COUNTED: u32 = 50_000;
+/// Tasks asked for by an alias and without a result that are looked at: the newest.
+const BY_ALIAS: u32 = 2_000;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(figures))
@@ -52,14 +55,15 @@ pub(crate) struct Figures {
     versions: Vec<VersionFigures>,
 }
 
-/// How one version did. Tasks that ended before it was known who answers count for the version they asked for.
+/// How one version did. A task that was asked for by an alias counts for the version that answered, or failed at it; while it
+/// waits, for none.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct VersionFigures {
     version: String,
     /// Tasks, counted up to 50,000.
     tasks: u64,
     tasks_are_exact: bool,
-    /// How many of them, the newest, the rest is about.
+    /// How many of them, the newest, the rest is about, and those that failed and were asked for by an alias.
     sampled: usize,
     completed: u64,
     failed: u64,
@@ -99,9 +103,11 @@ pub(crate) async fn figures(
     if versions.is_empty() {
         return Err(Problem::not_found("there is no such task type; /api/models lists those there are"));
     }
+    let failed = failed_by_alias(&app, &task_type, from).await?;
     let mut figures = Figures { task_type, from, versions: Vec::new() };
     for version in versions {
-        let of = VersionFigures::read(&app, &figures.task_type, version, from).await?;
+        let more_failed = failed.get(&version).copied().unwrap_or(0);
+        let of = VersionFigures::read(&app, &figures.task_type, version, from, more_failed).await?;
         figures.versions.push(of);
     }
     Ok(Json(figures))
@@ -119,6 +125,34 @@ const COUNT: &str = "\
 SELECT COUNT(*) FROM
     (SELECT 1 FROM analysis_tasks WHERE task_type = ? AND model_version = ? AND created_at >= ? LIMIT ?) near";
 
+/// The row of a task without a result goes by what was asked for; who failed at it stands in its log.
+const FAILED_BY_ALIAS: &str = "\
+SELECT l.details FROM (SELECT id near_id FROM analysis_tasks
+      WHERE task_type = ? AND model_version IN (?, ?, ?) AND created_at >= ? ORDER BY created_at DESC, id DESC LIMIT ?) near
+STRAIGHT_JOIN analysis_tasks t ON t.id = near_id AND t.status = 'failed'
+STRAIGHT_JOIN task_logs l ON l.analysis_task_id = t.id AND l.event_type = 'failed'";
+
+/// What a log says of a failure.
+#[derive(Debug, Deserialize)]
+struct FailedAt {
+    model_version: Option<String>,
+}
+
+/// How many tasks that were asked for by an alias failed at each version.
+async fn failed_by_alias(app: &App, task_type: &str, from: DateTime<Utc>) -> Result<HashMap<String, u64>, Problem> {
+    let mut question = sqlx::query_as(FAILED_BY_ALIAS).bind(task_type);
+    for alias in ALIASES {
+        question = question.bind(alias);
+    }
+    let logs: Vec<(JsonColumn<FailedAt>,)> =
+        ask(question.bind(from.naive_utc()).bind(BY_ALIAS).fetch_all(&app.pool)).await?;
+    let mut failed = HashMap::new();
+    for version in logs.into_iter().filter_map(|(log,)| log.0.model_version) {
+        *failed.entry(version).or_insert(0) += 1;
+    }
+    Ok(failed)
+}
+
 #[derive(FromRow)]
 struct Run {
     status: String,
@@ -129,7 +163,13 @@ struct Run {
 }
 
 impl VersionFigures {
-    async fn read(app: &App, task_type: &str, version: String, from: DateTime<Utc>) -> Result<Self, Problem> {
+    async fn read(
+        app: &App,
+        task_type: &str,
+        version: String,
+        from: DateTime<Utc>,
+        more_failed: u64,
+    ) -> Result<Self, Problem> {
         let runs = sqlx::query_as(RUNS).bind(RESULT_BYTES).bind(task_type).bind(&version);
         let runs: Vec<Run> = ask(runs.bind(from.naive_utc()).bind(SAMPLE).fetch_all(&app.pool)).await?;
         let mut tasks = runs.len() as u64;
@@ -138,12 +178,12 @@ impl VersionFigures {
             let (counted,): (i64,) = ask(count.bind(from.naive_utc()).bind(COUNTED).fetch_one(&app.pool)).await?;
             tasks = u64::try_from(counted).unwrap_or(0);
         }
-        Ok(Self::of(version, tasks, &runs))
+        Ok(Self::of(version, tasks, &runs, more_failed))
     }
 
-    fn of(version: String, tasks: u64, runs: &[Run]) -> Self {
+    fn of(version: String, tasks: u64, runs: &[Run], more_failed: u64) -> Self {
         let ended_as = |status: &str| runs.iter().filter(|run| run.status == status).count() as u64;
-        let (completed, failed) = (ended_as("completed"), ended_as("failed"));
+        let (completed, failed) = (ended_as("completed"), ended_as("failed") + more_failed);
         let total_ms = |run: &Run| {
             let micros = (run.completed_at? - run.created_at).num_microseconds()?;
             (run.status == "completed").then(|| micros.max(0) as f64 / 1e3)
@@ -158,9 +198,9 @@ impl VersionFigures {
         }
         Self {
             version,
-            tasks,
+            tasks: tasks + more_failed,
             tasks_are_exact: tasks < u64::from(COUNTED),
-            sampled: runs.len(),
+            sampled: runs.len() + more_failed as usize,
             completed,
             failed,
             failure_share: (completed + failed > 0).then(|| failed as f64 / (completed + failed) as f64),
@@ -195,11 +235,11 @@ mod tests {
             run("failed", None),
             run("pending", None),
         ];
-        let figures = VersionFigures::of("v1".to_owned(), 5, &runs);
+        let figures = VersionFigures::of("v1".to_owned(), 5, &runs, 0);
         assert_eq!((figures.completed, figures.failed, figures.failure_share), (3, 1, Some(0.25)));
         assert_eq!((figures.inference_ms.map(Spread::p95), figures.total_ms.map(Spread::p95)), (Some(2.0), Some(30.0)));
         assert_eq!(figures.labels.len(), 2);
-        let none = VersionFigures::of("v1".to_owned(), 0, &[]);
+        let none = VersionFigures::of("v1".to_owned(), 0, &[], 0);
         assert_eq!((none.failure_share, none.inference_ms, none.tasks_are_exact), (None, None, true));
     }
 }

@@ -322,7 +322,9 @@ async fn each_version_s_figures_are_its_own_and_of_the_time_asked_for(stage: Sta
     let hours_ago = |hours: i64| now_us() - hours * 3_600_000_000;
     let (good, bad, failed, open) = (asked("v1.0"), asked("v1.0"), asked("v1.0"), asked("v1.0"));
     let (old, other) = (asked("v1.0").at(hours_ago(3)), asked("v2.0"));
-    let all = [&good, &bad, &failed, &open, &old, &other].map(Clone::clone);
+    // Whoever asks for an alias fails at a version all the same, unless it failed before one was chosen.
+    let (at_second, nowhere, waiting) = (asked("stable"), asked("stable"), asked("stable"));
+    let all = [&good, &bad, &failed, &open, &old, &other, &at_second, &nowhere, &waiting].map(Clone::clone);
     stage.journal.submit_all(&all).await;
     for (task, result) in [
         (&good, r#"{"sentiment":"Positive","score":0.9}"#),
@@ -333,6 +335,8 @@ async fn each_version_s_figures_are_its_own_and_of_the_time_asked_for(stage: Sta
         stage.journal.complete(task, result).await;
     }
     stage.journal.fail(&failed, "timeout").await;
+    stage.journal.fail_at(&at_second, Some("v2.0"), "panic").await;
+    stage.journal.fail(&nowhere, "expired").await;
     stage.fold().await;
 
     let figures = stage.read("/api/models/sentiment_analysis/figures").await;
@@ -346,7 +350,9 @@ async fn each_version_s_figures_are_its_own_and_of_the_time_asked_for(stage: Sta
     assert!(first["inference_ms"]["p95"].is_number() && first["total_ms"]["p95"].is_number());
     let labels: Vec<&Value> = first["labels"].as_array().unwrap().iter().map(|label| &label["label"]).collect();
     assert_eq!(labels, ["Negative", "Positive"]);
-    assert_eq!(of(&figures, "v2.0")["labels"][0]["share"], 1.0);
+    let second = of(&figures, "v2.0");
+    assert_eq!((&second["labels"][0]["share"], &second["failure_share"]), (&json!(1.0), &json!(0.5)));
+    assert_eq!((&second["tasks"], &second["failed"]), (&json!(2), &json!(1)));
     let day = stage.read("/api/models/sentiment_analysis/figures?within=day").await;
     assert_eq!((&of(&day, "v1.0")["tasks"], &of(&day, "v1.0")["completed"]), (&json!(5), &json!(3)));
     assert_eq!(stage.get("/api/models/nothing/figures").await.status, StatusCode::NOT_FOUND);

@@ -152,8 +152,8 @@ impl Journal {
         self.complete_as(asked, "stable", result).await;
     }
 
-    /// Completes a task whose caller asked for `route`.
-    pub(crate) async fn complete_as(&self, asked: &Asked, route: &str, result: &str) {
+    /// Completes a task whose caller asked for `asked_as`.
+    pub(crate) async fn complete_as(&self, asked: &Asked, asked_as: &str, result: &str) {
         self.start(asked).await;
         let completed = Change::Completed(Completed {
             task_type: asked.submitted.task_type.clone(),
@@ -161,27 +161,25 @@ impl Journal {
             result: result.to_owned(),
             inference_us: 1_500,
             batch_size: 1,
-            route: Some(Route {
-                asked: route.to_owned(),
-                reason: "canary".to_owned(),
-                digest: "d".repeat(64),
-                backend: "linear".to_owned(),
-                device: "cpu".to_owned(),
-                registry_n: 7,
-            }),
+            route: Some(route(asked_as)),
         });
         self.finish(asked, "completed", &completed, None).await;
     }
 
     pub(crate) async fn fail(&self, asked: &Asked, code: &str) {
+        self.fail_at(asked, None, code).await;
+    }
+
+    /// Fails a task at this version, which the registry chose; with `None` before one was chosen.
+    pub(crate) async fn fail_at(&self, asked: &Asked, version: Option<&str>, code: &str) {
         self.start(asked).await;
         let failed = Change::Failed(Failed {
             task_type: asked.submitted.task_type.clone(),
-            model_version: asked.submitted.model_version.clone(),
+            model_version: version.map_or_else(|| asked.submitted.model_version.clone(), str::to_owned),
             code: code.to_owned(),
             message: format!("{code} it is"),
             permanent: true,
-            route: None,
+            route: version.map(|_| route(&asked.submitted.model_version)),
         });
         let letter = Change::DeadLettered(DeadLettered { code: code.to_owned() });
         self.finish(asked, "failed", &failed, Some(&letter)).await;
@@ -228,6 +226,17 @@ impl Journal {
     async fn token(&self, task: TaskId) -> String {
         let record = self.keys.record(self.partition(task), task);
         self.link.query(redis::cmd("HGET").arg(record).arg("q")).await.unwrap()
+    }
+}
+
+fn route(asked_as: &str) -> Route {
+    Route {
+        asked: asked_as.to_owned(),
+        reason: "canary".to_owned(),
+        digest: "d".repeat(64),
+        backend: "linear".to_owned(),
+        device: "cpu".to_owned(),
+        registry_n: 7,
     }
 }
 
