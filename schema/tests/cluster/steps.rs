@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use insightforge_schema::catalogue::{self, ModelCard, Worker};
 use insightforge_schema::deadline;
-use insightforge_schema::id::{Partition, PartitionCount, TaskId};
+use insightforge_schema::event::{Change, Event, Meta, Submitted};
+use insightforge_schema::id::{Partition, PartitionCount, Position, TaskId};
 use insightforge_schema::journal;
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::{BlockingReader, Link, LinkError};
 use insightforge_schema::registry::event::Registered;
 use insightforge_schema::registry::{Command, Registry, Written};
+use insightforge_schema::restore::{self, Found, Restored};
 use insightforge_schema::script::{
     self, Cancellation, Context, Finish, Held, Noted, Purge, Reap, Reaped, Redrive, Retry, Shadow, Start, Started,
     Submission, Submit, Takeover,
@@ -151,6 +153,9 @@ async fn whole_life(link: &Link, keys: &Keys, count: PartitionCount, partition: 
     };
     assert_eq!(script::reap(link, keys, partition, &lane, 7, &reap).await.unwrap(), Reaped::Done);
     assert!(script::view(link, keys, partition, tasks[3]).await.unwrap().is_some());
+    let silent = script::silent(link, keys, partition, &lane, 0, "-", 10).await.unwrap();
+    assert_eq!((silent.tokens, silent.next), (Vec::new(), None), "every entry that was delivered has ended");
+    comes_back(link, keys, &lane, new, partition).await;
     let stands = standing::standing(link, keys, partition, new).await.unwrap().unwrap();
     assert!(standing::ahead(link, keys, partition, &lane, &stands.line, &stands.token).await.unwrap().is_some());
     standing::recent_endings(link, keys, partition).await.unwrap();
@@ -167,6 +172,42 @@ async fn whole_life(link: &Link, keys: &Keys, count: PartitionCount, partition: 
     let open = [(new, 9)];
     let trimmed = trim::trim(link, keys, partition, &Trim { upto: 2, folded: last, keep: 1, open: &open }).await;
     assert!(matches!(trimmed.unwrap(), Trimmed::Done(2)));
+}
+
+/// A waiting task loses the name of its lane, its lane entry, and then its record.
+async fn comes_back(link: &Link, keys: &Keys, lane: &Lane, task: TaskId, partition: Partition) {
+    let view = script::view(link, keys, partition, task).await.unwrap().unwrap();
+    let first = Position { partition, n: view.first };
+    let del = |key: String| redis::cmd("DEL").arg(key).to_owned();
+    let _: i64 = link.query(&del(keys.lanes(partition))).await.unwrap();
+    assert_eq!(restore::announce(link, keys, partition, &[lane]).await.unwrap(), 1);
+    let _: i64 = link.query(&del(keys.lane(partition, lane))).await.unwrap();
+    let Found::Misplaced(misplaced) = restore::look(link, keys, first, task).await.unwrap() else { panic!("it is") };
+    assert_eq!(restore::replace(link, keys, partition, task, &misplaced, 5).await.unwrap(), Restored::Done);
+    assert_eq!(restore::replace(link, keys, partition, task, &misplaced, 5).await.unwrap(), Restored::Changed);
+    assert_eq!(restore::look(link, keys, first, task).await.unwrap(), Found::Fine { lane: Some(lane.clone()) });
+
+    let _: i64 = link.query(&del(keys.record(partition, task))).await.unwrap();
+    assert_eq!(restore::look(link, keys, first, task).await.unwrap(), Found::Gone);
+    let submitted = Event {
+        position: first,
+        task,
+        first,
+        meta: Meta { at_us: 5, tenant: "default".to_owned(), actor: "api".to_owned(), attempt: 0, trace: None },
+        change: Change::Submitted(Submitted {
+            task_type: lane.task_type.clone(),
+            model_version: lane.model_version.clone(),
+            data: "{}".to_owned(),
+            user_id: None,
+            webhook: None,
+            batch: None,
+            retry_of: None,
+            expires_us: None,
+        }),
+    };
+    assert_eq!(restore::restore(link, keys, lane, &submitted, &submitted).await.unwrap(), Restored::Done);
+    assert_eq!(restore::restore(link, keys, lane, &submitted, &submitted).await.unwrap(), Restored::Changed);
+    script::create_group(link, keys, partition, lane).await.unwrap();
 }
 
 async fn what_belongs_to_no_task(link: &Link, keys: &Keys) {
