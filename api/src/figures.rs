@@ -29,8 +29,8 @@ use crate::problem::Problem;
 const SAMPLE: u32 = 1_000;
 /// Tasks of a version that are counted.
 const COUNTED: u32 = 50_000;
-/// Tasks asked for by an alias and without a result that are looked at: the newest.
-const BY_ALIAS: u32 = 2_000;
+/// Failed tasks, of all types, that are looked at for those asked for by an alias: the newest.
+const FAILED: u32 = 2_000;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(figures))
@@ -128,8 +128,8 @@ SELECT COUNT(*) FROM
 /// The row of a task without a result goes by what was asked for; who failed at it stands in its log.
 const FAILED_BY_ALIAS: &str = "\
 SELECT l.details FROM (SELECT id near_id FROM analysis_tasks
-      WHERE task_type = ? AND model_version IN (?, ?, ?) AND created_at >= ? ORDER BY created_at DESC, id DESC LIMIT ?) near
-STRAIGHT_JOIN analysis_tasks t ON t.id = near_id AND t.status = 'failed'
+      WHERE status = 'failed' AND created_at >= ? ORDER BY created_at DESC, id DESC LIMIT ?) near
+STRAIGHT_JOIN analysis_tasks t ON t.id = near_id AND t.task_type = ? AND t.model_version IN (?, ?, ?)
 STRAIGHT_JOIN task_logs l ON l.analysis_task_id = t.id AND l.event_type = 'failed'";
 
 /// What a log says of a failure.
@@ -140,12 +140,11 @@ struct FailedAt {
 
 /// How many tasks that were asked for by an alias failed at each version.
 async fn failed_by_alias(app: &App, task_type: &str, from: DateTime<Utc>) -> Result<HashMap<String, u64>, Problem> {
-    let mut question = sqlx::query_as(FAILED_BY_ALIAS).bind(task_type);
+    let mut question = sqlx::query_as(FAILED_BY_ALIAS).bind(from.naive_utc()).bind(FAILED).bind(task_type);
     for alias in ALIASES {
         question = question.bind(alias);
     }
-    let logs: Vec<(JsonColumn<FailedAt>,)> =
-        ask(question.bind(from.naive_utc()).bind(BY_ALIAS).fetch_all(&app.pool)).await?;
+    let logs: Vec<(JsonColumn<FailedAt>,)> = ask(question.fetch_all(&app.pool)).await?;
     let mut failed = HashMap::new();
     for version in logs.into_iter().filter_map(|(log,)| log.0.model_version) {
         *failed.entry(version).or_insert(0) += 1;
