@@ -1,7 +1,7 @@
 //! The scripts against a reference model: random interleavings of every step, in any order and with tokens of any age, on
 //! a real Redis. After each step the script's answer is the model's; after each sequence journal, lane, pending entries,
 //! delayed tasks, deadlines, idempotency keys, dead letters and records are the model's too, nothing is out of reach, and an
-//! honest worker brings every task to its one end. One partition, one lane.
+//! honest worker brings every task to its one end, also when keys were deleted that are derived from the journal. One partition, one lane.
 
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
@@ -66,6 +66,14 @@ pub(crate) enum Step {
         entry: usize,
     },
     LoseGroup,
+    /// A key that is derived from the journal is deleted.
+    Lose(Derived),
+    /// The record too, and it is made anew as the journal has it.
+    LoseRecord {
+        task: usize,
+    },
+    /// Whoever finds tasks that are not where their records say.
+    PutBack,
     /// A deadline that was far has passed.
     TimePasses {
         task: usize,
@@ -83,6 +91,13 @@ pub(crate) enum Step {
     Trim {
         keep: usize,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Derived {
+    Lane,
+    Delayed,
+    Deadlines,
 }
 
 /// By Redis' clock, so that only what has passed for certain or will not for long can be told.
@@ -111,7 +126,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => task.clone().prop_map(|task| Step::TimePasses { task }),
         2 => Just(Step::Expire),
         2 => task.clone().prop_map(|task| Step::Purge { task }),
-        2 => task.prop_map(|task| Step::Note { task }),
+        2 => task.clone().prop_map(|task| Step::Note { task }),
+        2 => task.prop_map(|task| Step::LoseRecord { task }),
+        1 => prop::sample::select(vec![Derived::Lane, Derived::Delayed, Derived::Deadlines]).prop_map(Step::Lose),
+        2 => Just(Step::PutBack),
         2 => (0..6_usize).prop_map(|keep| Step::Trim { keep }),
         2 => (worker, entry).prop_map(|(worker, entry)| Step::Beat { worker, entry }),
         1 => Just(Step::LoseGroup),
@@ -147,6 +165,10 @@ async fn check(steps: &[Step]) -> Result<(), TestCaseError> {
         prop_assert_eq!(answer, expected, "step {}: {:?}", number, step);
         stage.learn(&model).await?;
     }
+    prop_assert_eq!(stage.picture(&model).await, model.picture());
+    let (answer, expected) = take(&mut stage, &mut model, Step::PutBack).await;
+    prop_assert_eq!(answer, expected, "whatever was lost");
+    stage.learn(&model).await?;
     prop_assert_eq!(stage.picture(&model).await, model.picture());
     prop_assert_eq!(model.out_of_reach(), Vec::<usize>::new(), "no task is where nobody looks");
     bring_to_an_end(&mut stage, &mut model).await?;

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use insightforge_schema::id::TaskId;
 use uuid::Uuid;
 
-use crate::{Deadline, Step, TASKS};
+use crate::{Deadline, Derived, Step, TASKS};
+
+/// When a delayed task is due whose place among the delayed ones was lost.
+pub(crate) const PUT_BACK_DUE: i64 = 2;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum State {
@@ -20,8 +23,8 @@ pub(crate) enum State {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Task {
     pub(crate) id: TaskId,
-    /// Which of the two requests under its id it is.
-    other_body: bool,
+    /// Which of the two requests under its id it is; nobody knows it any more when its record was lost.
+    other_body: Option<bool>,
     pub(crate) state: State,
     /// The entry that is its attempt's token.
     pub(crate) token: Option<usize>,
@@ -31,9 +34,9 @@ pub(crate) struct Task {
     pub(crate) attempt: u32,
     pub(crate) first: u64,
     pub(crate) outcome: Option<&'static str>,
-    due: Option<i64>,
+    pub(crate) due: Option<i64>,
     dead: bool,
-    deadline: Deadline,
+    pub(crate) deadline: Deadline,
     /// It stands among those that wait with a deadline.
     waits: bool,
     /// A shadow's answer is noted.
@@ -79,6 +82,9 @@ pub(crate) enum Prepared {
     Redrive { old: usize, new: usize },
     Beat { worker: usize, entry: usize },
     LoseGroup,
+    Lose(Derived),
+    LoseRecord { task: usize },
+    PutBack,
     TimePasses { task: usize },
     Expire,
     Purge { task: usize },
@@ -178,6 +184,13 @@ impl Model {
             }
             Step::Beat { worker, entry } => Prepared::Beat { worker, entry: entry_of(entry)? },
             Step::LoseGroup => Prepared::LoseGroup,
+            Step::Lose(what) => Prepared::Lose(what),
+            Step::LoseRecord { task } => {
+                // A record that is gone because the task ended stays so.
+                let open = self.tasks.get(&task)?.state != State::Ended;
+                open.then_some(Prepared::LoseRecord { task })?
+            }
+            Step::PutBack => Prepared::PutBack,
             Step::TimePasses { task } => {
                 let far = self.tasks.get(&task)?.deadline == Deadline::Far;
                 far.then_some(Prepared::TimePasses { task })?
@@ -216,6 +229,9 @@ impl Model {
             Prepared::Redrive { old, new } => self.redrive(old, new),
             Prepared::Beat { worker, entry } => self.beat(worker, entry),
             Prepared::LoseGroup => self.lose_group(),
+            Prepared::Lose(what) => self.lose(what),
+            Prepared::LoseRecord { task } => self.lose_record(task),
+            Prepared::PutBack => self.put_back(),
             Prepared::TimePasses { task } => {
                 self.task(task).deadline = Deadline::Past;
                 Answer::Nothing
@@ -229,14 +245,17 @@ impl Model {
 
     fn submit(&mut self, task: usize, other_body: bool, key: Option<usize>, deadline: Deadline) -> Answer {
         let before = key.and_then(|key| self.keys.get(&key).copied());
+        let before = before.map(|(body, known)| (Some(body), known));
         let before = before.or_else(|| Some((self.tasks.get(&task)?.other_body, task)));
         if let Some((known_body, known)) = before {
-            return if known_body == other_body { Answer::Known(known) } else { Answer::Conflict(known) };
+            return if known_body == Some(other_body) { Answer::Known(known) } else { Answer::Conflict(known) };
         }
         let first = self.append("submitted", task);
         let token = Some(self.enter(task));
         let waits = deadline != Deadline::None;
-        let new = Task { id: id_of(task), other_body, token, attempt: 1, first, deadline, waits, ..Task::default() };
+        let other = Some(other_body);
+        let new =
+            Task { id: id_of(task), other_body: other, token, attempt: 1, first, deadline, waits, ..Task::default() };
         self.tasks.insert(task, new);
         if let Some(key) = key {
             self.keys.insert(key, (other_body, task));
@@ -408,6 +427,57 @@ impl Model {
             (entry.holder, entry.delivered) = (None, false);
         }
         Answer::Nothing
+    }
+
+    /// Nothing that has a record needs it.
+    fn lose(&mut self, what: Derived) -> Answer {
+        match what {
+            Derived::Lane => (0..self.lane.len()).for_each(|entry| self.leave(entry)),
+            Derived::Delayed => self.tasks.values_mut().for_each(|task| task.due = None),
+            Derived::Deadlines => self.tasks.values_mut().for_each(|task| task.waits = false),
+        }
+        Answer::Nothing
+    }
+
+    fn lose_record(&mut self, number: usize) -> Answer {
+        // What waits for another attempt waits as it did after the last one, though it was due.
+        let task = self.task(number);
+        if task.state == State::Queued && task.attempt > 1 {
+            (task.state, task.due) = (State::Delayed, None);
+        }
+        (task.other_body, task.retried, task.token) = (None, None, None);
+        if task.state == State::Delayed {
+            task.due = Some(task.due.unwrap_or(PUT_BACK_DUE));
+        }
+        task.waits = task.deadline != Deadline::None && task.state != State::Processing;
+        if self.tasks[&number].state != State::Delayed {
+            let token = self.enter(number);
+            self.task(number).token = Some(token);
+        }
+        Answer::Done
+    }
+
+    fn put_back(&mut self) -> Answer {
+        let mut count = 0;
+        for number in self.tasks.keys().copied().collect::<Vec<_>>() {
+            let task = &self.tasks[&number];
+            let is_placed = match task.state {
+                State::Queued | State::Processing => task.token.is_some_and(|token| self.lane[token].on_lane),
+                State::Delayed => task.due.is_some(),
+                State::Ended => continue,
+            };
+            let waits = task.deadline != Deadline::None && task.state != State::Processing;
+            let is_dated = task.waits || !waits;
+            if !is_placed && task.state == State::Delayed {
+                self.task(number).due = Some(PUT_BACK_DUE);
+            } else if !is_placed {
+                let token = self.enter(number);
+                self.task(number).token = Some(token);
+            }
+            self.task(number).waits = waits;
+            count += u64::from(!is_placed || !is_dated);
+        }
+        Answer::Moved(count)
     }
 
     fn expire(&mut self) -> Answer {

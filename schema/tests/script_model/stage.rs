@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use insightforge_schema::deadline;
-use insightforge_schema::event::{Cancelled, Change, Meta, encode};
-use insightforge_schema::id::{Partition, TaskId};
+use insightforge_schema::event::{Change, Event, Meta, Processing, RetryScheduled, Submitted, encode};
+use insightforge_schema::id::{Partition, Position, TaskId};
 use insightforge_schema::keys::{Keys, Lane};
 use insightforge_schema::link::Link;
+use insightforge_schema::restore::{self, Found, Restored};
 use insightforge_schema::script::{
     self, Cancellation, Context, Finish, Held, Noted, Purge, Reap, Reaped, Redrive, Retry, Shadow, Start, Started,
     Submission, Submit,
@@ -16,8 +17,8 @@ use insightforge_schema::trim::{self, Trim, Trimmed};
 use proptest::prelude::*;
 use redis::streams::StreamRangeReply;
 
-use crate::Deadline;
-use crate::model::{Answer, Model, Picture, Prepared, Takeover, id_of, number_of};
+use crate::model::{Answer, Model, PUT_BACK_DUE, Picture, Prepared, State, Takeover, id_of, number_of};
+use crate::{Deadline, Derived};
 
 const PARTITION: Partition = Partition(0);
 /// Longer than anybody here has ever been silent.
@@ -40,12 +41,11 @@ impl Stage {
     pub(crate) async fn new() -> Self {
         let url = std::env::var("INSIGHTFORGE_TEST_REDIS_URL")
             .expect("INSIGHTFORGE_TEST_REDIS_URL must name a Redis server for the tests");
-        let meta = Meta { at_us: 1, tenant: "default".to_owned(), actor: "test".to_owned(), attempt: 1, trace: None };
         let stage = Self {
             link: Link::new(&url, Duration::from_secs(10)).unwrap(),
             keys: Keys::new(&format!("t{}", uuid::Uuid::new_v4().simple())),
             lane: Lane::new("acting", "v1"),
-            event: encode(&meta, &Change::Cancelled(Cancelled { reason: "test".to_owned() })),
+            event: encode(&meta(1), &submitted()),
             tokens: Vec::new(),
         };
         stage.create_group().await;
@@ -81,6 +81,9 @@ impl Stage {
             Prepared::Purge { task } => self.purge(model, task).await,
             Prepared::Note { task } => self.note(task).await,
             Prepared::Trim { upto, ends } => self.trim(model, upto, ends).await,
+            Prepared::Lose(what) => self.lose(what).await,
+            Prepared::LoseRecord { task } => self.lose_record(model, task).await,
+            Prepared::PutBack => self.put_back(model).await,
             Prepared::LoseGroup => {
                 let mut destroy = redis::cmd("XGROUP");
                 destroy.arg("DESTROY").arg(self.lane_key()).arg(self.lane.group());
@@ -224,6 +227,70 @@ impl Stage {
         Answer::Held(held[0])
     }
 
+    async fn lose(&self, what: Derived) -> Answer {
+        let key = match what {
+            Derived::Lane => self.lane_key(),
+            Derived::Delayed => self.keys.delayed(PARTITION),
+            Derived::Deadlines => self.keys.expiring(PARTITION),
+        };
+        self.link.query::<i64>(redis::cmd("DEL").arg(key)).await.unwrap();
+        if what == Derived::Lane {
+            self.create_group().await;
+        }
+        Answer::Nothing
+    }
+
+    /// By the events that a journal of these steps holds.
+    async fn lose_record(&self, model: &Model, number: usize) -> Answer {
+        let (task, known) = (id_of(number), &model.tasks[&number]);
+        self.link.query::<i64>(redis::cmd("DEL").arg(self.keys.record(PARTITION, task))).await.unwrap();
+        let first = Position { partition: PARTITION, n: known.first };
+        assert_eq!(restore::look(&self.link, &self.keys, first, task).await.unwrap(), Found::Gone);
+        let mut change = submitted();
+        if let Change::Submitted(submitted) = &mut change {
+            submitted.expires_us = match known.deadline {
+                Deadline::None => None,
+                Deadline::Past => Some(PAST_MS * 1_000),
+                Deadline::Far => Some(FAR_MS * 1_000),
+            };
+        }
+        let event = |position, attempt, change| Event { position, task, first, meta: meta(attempt), change };
+        let last = Position { partition: PARTITION, n: known.first + 1 };
+        let submitted = event(first, 1, change);
+        let latest = match known.state {
+            State::Queued if known.attempt == 1 => submitted.clone(),
+            State::Processing => {
+                let worker = format!("w{}", known.worker.expect("somebody runs it"));
+                event(last, known.attempt, Change::Processing(Processing { worker }))
+            }
+            State::Queued | State::Delayed => {
+                let due_us = known.due.unwrap_or(PUT_BACK_DUE) * 1_000;
+                let (code, message) = ("busy".to_owned(), String::new());
+                let change = RetryScheduled { code, message, next_attempt: known.attempt, due_us };
+                event(last, known.attempt - 1, Change::RetryScheduled(change))
+            }
+            State::Ended => unreachable!("only open ones are lost"),
+        };
+        let restored = restore::restore(&self.link, &self.keys, &self.lane, &submitted, &latest).await.unwrap();
+        assert_eq!(restored, Restored::Done);
+        Answer::Done
+    }
+
+    async fn put_back(&self, model: &Model) -> Answer {
+        let mut count = 0;
+        for (number, task) in &model.tasks {
+            let first = Position { partition: PARTITION, n: task.first };
+            let found = restore::look(&self.link, &self.keys, first, id_of(*number)).await.unwrap();
+            if let Found::Misplaced(misplaced) = found {
+                let (id, due) = (id_of(*number), PUT_BACK_DUE);
+                let replaced = restore::replace(&self.link, &self.keys, PARTITION, id, &misplaced, due).await.unwrap();
+                assert_eq!(replaced, Restored::Done);
+                count += 1;
+            }
+        }
+        Answer::Moved(count)
+    }
+
     /// Redis' clock cannot be moved here: the deadline is.
     async fn pass_time(&self, task: usize) -> Answer {
         let mut record = redis::cmd("HSET");
@@ -359,6 +426,23 @@ impl Stage {
             self.link.query::<i64>(redis::cmd("DEL").arg(keys)).await.unwrap();
         }
     }
+}
+
+fn meta(attempt: u32) -> Meta {
+    Meta { at_us: 1, tenant: "default".to_owned(), actor: "test".to_owned(), attempt, trace: None }
+}
+
+fn submitted() -> Change {
+    Change::Submitted(Submitted {
+        task_type: "acting".to_owned(),
+        model_version: "v1".to_owned(),
+        data: "{}".to_owned(),
+        user_id: None,
+        webhook: None,
+        batch: None,
+        retry_of: None,
+        expires_us: None,
+    })
 }
 
 fn submission(submission: &Submission) -> Answer {
