@@ -1,5 +1,5 @@
-//! What people see and order from outside: the overview, counts and insight, the checks, a task as it happens, webhooks
-//! again.
+//! What people see, and order where the private network comes: the overview, counts and insight, the checks, a task as
+//! it happens, webhooks again.
 
 use serde_json::json;
 
