@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Serialize;
 use sqlx::FromRow;
 use sqlx::types::Json as JsonColumn;
@@ -21,8 +21,8 @@ use crate::shape::utc;
 
 /// Rebuilds that are shown.
 const SHOWN: u32 = 20;
-/// One that has not moved its row for so long has died.
-const SILENT: TimeDelta = TimeDelta::seconds(30);
+/// One that has not moved its row for so many seconds has died.
+const SILENT_S: i64 = 30;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(rebuilds))
@@ -54,6 +54,7 @@ pub(crate) struct RebuildView {
     /// What it found: for each table the rows and checksums of the live and the fresh one. As `insightforge rebuild --json` has it.
     #[schema(value_type = Option<Object>)]
     report: Option<serde_json::Value>,
+    /// What kept it from its end, in general words; its own output says more.
     error: Option<String>,
 }
 
@@ -95,7 +96,8 @@ pub(crate) struct CheckView {
 )]
 pub(crate) async fn rebuilds(State(app): State<Arc<App>>) -> Result<Json<Rebuilds>, Problem> {
     let rows: Vec<Row> = ask(sqlx::query_as(
-        "SELECT n, owner, state, events, events_whole, started_at, updated_at, ended_at, report, error \
+        "SELECT n, owner, state, events, events_whole, started_at, updated_at, ended_at, report, error, \
+            TIMESTAMPDIFF(SECOND, updated_at, UTC_TIMESTAMP(6)) AS silent_s \
          FROM rebuilds ORDER BY n DESC LIMIT ?",
     )
     .bind(SHOWN)
@@ -106,8 +108,7 @@ pub(crate) async fn rebuilds(State(app): State<Arc<App>>) -> Result<Json<Rebuild
     )
     .fetch_optional(&app.pool))
     .await?;
-    let now = Utc::now();
-    let rebuilds = rows.into_iter().map(|row| row.view(now)).collect();
+    let rebuilds = rows.into_iter().map(Row::view).collect();
     Ok(Json(Rebuilds { rebuilds, check: check.map(CheckView::from) }))
 }
 
@@ -123,16 +124,17 @@ struct Row {
     ended_at: Option<NaiveDateTime>,
     report: Option<JsonColumn<serde_json::Value>>,
     error: Option<String>,
+    /// By the server's clock, like the row's own moments.
+    silent_s: i64,
 }
 
 impl Row {
-    fn view(self, now: DateTime<Utc>) -> RebuildView {
-        let updated_at = utc(self.updated_at);
+    fn view(self) -> RebuildView {
         let state = match &*self.state {
             "swapped" => RebuildState::Swapped,
             "different" => RebuildState::Different,
             "failed" => RebuildState::Failed,
-            _ if now - updated_at > SILENT => RebuildState::Died,
+            _ if self.silent_s > SILENT_S => RebuildState::Died,
             "indexing" => RebuildState::Indexing,
             "comparing" => RebuildState::Comparing,
             "swapping" => RebuildState::Swapping,
@@ -145,7 +147,7 @@ impl Row {
             events: self.events,
             events_whole: self.events_whole,
             started_at: utc(self.started_at),
-            updated_at,
+            updated_at: utc(self.updated_at),
             ended_at: self.ended_at.map(utc),
             report: self.report.map(|report| report.0),
             error: self.error,
@@ -182,9 +184,8 @@ mod tests {
 
     #[test]
     fn a_rebuild_that_stopped_telling_has_died_unless_it_told_of_its_end() {
-        let now = Utc::now();
         let stands = |state: &str, silent_s: i64| {
-            let at = (now - TimeDelta::seconds(silent_s)).naive_utc();
+            let at = Utc::now().naive_utc();
             let (owner, state) = (String::new(), state.to_owned());
             let row = Row {
                 n: 1,
@@ -197,8 +198,9 @@ mod tests {
                 ended_at: None,
                 report: None,
                 error: None,
+                silent_s,
             };
-            row.view(now).state
+            row.view().state
         };
         assert_eq!(stands("loading", 2), RebuildState::Loading);
         assert_eq!(stands("comparing", 31), RebuildState::Died);

@@ -22,6 +22,7 @@ use crate::id::{Partition, TaskId};
 /// | [`Keys::delayed`] | sorted set | tasks waiting for their next attempt, by due time |
 /// | [`Keys::expiring`] | sorted set | waiting tasks that have a deadline, by it; leaves with the start or the end |
 /// | [`Keys::dead`] | sorted set | dead letters, by time of death; leaves by a re-drive or a purge |
+/// | [`Keys::purged`] | string | a dead letter's purge, two minutes |
 /// | [`Keys::idempotency`] | string | a caller's key: fingerprint and task, 24 h |
 /// | [`Keys::batch`] | hash | a batch upload's summary until the tables have it |
 /// | [`Keys::lease`] | string | which process does a janitor's round; an optimisation, not a promise |
@@ -137,6 +138,12 @@ impl Keys {
     #[must_use]
     pub fn dead(&self, partition: Partition) -> String {
         format!("{{{}:{partition}}}:dead", self.prefix)
+    }
+
+    /// String: the `purged` event of a dead letter that was just purged.
+    #[must_use]
+    pub fn purged(&self, partition: Partition, task: TaskId) -> String {
+        format!("{{{}:{partition}}}:purged:{task}", self.prefix)
     }
 
     /// String: `<fingerprint>|<task id>`. `key_hash` is the hex SHA-256 of tenant, route and the caller's key.

@@ -5,11 +5,18 @@
 
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOptions};
+use sqlx::migrate::MigrateError;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlPool, MySqlPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions};
 
 /// Forward-only migrations; each file explains its columns.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// The first migration that is one statement, as all after it are.
+const FIRST_SINGLE: i64 = 50;
+
+/// How long a change of a table waits for those who use it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest a statement of [`reading_pool`] may take.
 pub const READING_LIMIT: Duration = Duration::from_secs(5);
@@ -48,7 +55,7 @@ pub fn reading_pool(url: &str, max_connections: u32) -> Result<MySqlPool, sqlx::
                 } else {
                     format!("SET SESSION max_execution_time = {}", READING_LIMIT.as_millis())
                 };
-                sqlx::Executor::execute(&mut *connection, sqlx::AssertSqlSafe(limit)).await?;
+                sqlx::Executor::execute(&mut *connection, AssertSqlSafe(limit)).await?;
                 Ok(())
             })
         })
@@ -75,12 +82,48 @@ async fn set_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error
     Ok(())
 }
 
-/// Brings the tables to this release's shape. Safe to call at once from several processes.
+/// Brings the tables to this release's shape. Safe to call at once from several processes, and again after one that was cut
+/// off.
 ///
 /// # Errors
 /// When a migration fails or the database is newer than this release.
-pub async fn migrate(pool: &MySqlPool) -> Result<(), sqlx::migrate::MigrateError> {
-    MIGRATIONS.run(pool).await
+pub async fn migrate(pool: &MySqlPool) -> Result<(), MigrateError> {
+    let mut connection = pool.acquire().await?;
+    // A change of a table waits for whoever uses it, and everybody who comes after waits behind the change.
+    let patience = AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {}", LOCK_PATIENCE.as_secs()));
+    sqlx::Executor::execute(&mut *connection, patience).await?;
+    let migrated = migrate_on(&mut connection).await;
+    // It goes back to nobody with this patience.
+    connection.close().await?;
+    migrated
+}
+
+/// The server does not take a change of a table back when its client dies, and the migrator notes a change before it begins
+/// and its success after it: what was begun and not noted may be done or not. From [`FIRST_SINGLE`] on each migration is one
+/// statement, which the servers do whole or not at all (atomic DDL: MySQL 8.0, MariaDB 10.6), so that it can be tried again, and
+/// one that finds its work done is done.
+async fn migrate_on(connection: &mut MySqlConnection) -> Result<(), MigrateError> {
+    let mut again: Option<i64> = None;
+    loop {
+        let outcome = MIGRATIONS.run(&mut *connection).await;
+        let note = match &outcome {
+            Err(MigrateError::Dirty(version)) if *version >= FIRST_SINGLE && again != Some(*version) => {
+                again = Some(*version);
+                "DELETE FROM _sqlx_migrations WHERE version = ? AND NOT success"
+            }
+            Err(MigrateError::ExecuteMigration(error, version)) if again == Some(*version) && is_done(error) => {
+                "UPDATE _sqlx_migrations SET success = TRUE WHERE version = ?"
+            }
+            _ => return outcome,
+        };
+        sqlx::query(note).bind(again).execute(&mut *connection).await?;
+    }
+}
+
+/// The table, the column or the index is there already.
+fn is_done(error: &sqlx::Error) -> bool {
+    let number = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    number.is_some_and(|error| [1_050, 1_060, 1_061].contains(&error.number()))
 }
 
 /// `DATETIME(6)` from microseconds since 1970-01-01 UTC.
@@ -99,10 +142,55 @@ mod tests {
             let url = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} must name a server"));
             let pool = reading_pool(&url, 1).unwrap();
             let names = "'max_statement_time', 'max_execution_time'";
-            let shown = sqlx::AssertSqlSafe(format!("SHOW SESSION VARIABLES WHERE Variable_name IN ({names})"));
+            let shown = AssertSqlSafe(format!("SHOW SESSION VARIABLES WHERE Variable_name IN ({names})"));
             let (_, limit): (String, String) = sqlx::query_as(shown).fetch_one(&pool).await.unwrap();
             let seconds: f64 = limit.parse().unwrap();
             assert!([5.0, 5_000.0].contains(&seconds), "{variable}: {limit}");
+        }
+    }
+
+    #[test]
+    fn from_fifty_on_a_migration_is_one_statement() {
+        let later = MIGRATIONS.iter().filter(|migration| migration.version >= FIRST_SINGLE);
+        for migration in later {
+            let lines = migration.sql.as_str().lines().map(|line| line.split("--").next().unwrap_or_default());
+            let sql = lines.collect::<Vec<_>>().join("\n");
+            assert_eq!(sql.matches(';').count(), 1, "{}", migration.description);
+        }
+    }
+
+    const SENT_UNDONE: &str = "ALTER TABLE webhook_attempts DROP COLUMN sent_s, DROP COLUMN signature,
+        DROP COLUMN legacy_signature, DROP COLUMN trace, DROP COLUMN answer_type, DROP COLUMN answer, DROP COLUMN answer_cut";
+
+    #[tokio::test]
+    async fn a_migration_that_was_cut_off_is_made_again_whether_it_was_done_or_not() {
+        for variable in ["INSIGHTFORGE_TEST_MARIADB_URL", "INSIGHTFORGE_TEST_MYSQL_URL"] {
+            let url = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} must name a server"));
+            let server = pool(&url, 1).unwrap();
+            let database = format!("t_{}", uuid::Uuid::new_v4().simple());
+            sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&server).await.unwrap();
+            let mine = pool(&format!("{}/{database}", url.trim_end_matches('/')), 2).unwrap();
+            migrate(&mine).await.unwrap();
+            let cut_off = "UPDATE _sqlx_migrations SET success = FALSE WHERE version = ?";
+            for (version, undo) in [
+                (70, None),
+                (70, Some("DROP TABLE rebuilds")),
+                (60, None),
+                (60, Some(SENT_UNDONE)),
+                (50, None),
+                (50, Some("DROP INDEX analysis_tasks_model ON analysis_tasks")),
+            ] {
+                sqlx::query(cut_off).bind(version).execute(&mine).await.unwrap();
+                if let Some(undo) = undo {
+                    sqlx::query(undo).execute(&mine).await.unwrap();
+                }
+                migrate(&mine).await.unwrap_or_else(|error| panic!("{variable} {version}: {error}"));
+                let clean = "SELECT COUNT(*) FROM _sqlx_migrations WHERE success";
+                let clean: i64 = sqlx::query_scalar(clean).fetch_one(&mine).await.unwrap();
+                assert_eq!(clean, MIGRATIONS.iter().count() as i64, "{variable} {version}");
+            }
+            mine.close().await;
+            sqlx::query(AssertSqlSafe(format!("DROP DATABASE {database}"))).execute(&server).await.unwrap();
         }
     }
 

@@ -39,11 +39,14 @@ pub(crate) struct Load {
     webhook: String,
     client: Client,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
+    /// Whether an outcome that was told may be lost, and another take its place.
+    forgets: bool,
 }
 
 impl Load {
-    pub(crate) fn on(api_addr: &str, webhook: &str) -> Self {
-        Self { base: format!("http://{api_addr}"), webhook: webhook.to_owned(), client: http(), ledger: Arc::default() }
+    pub(crate) fn on(api_addr: &str, webhook: &str, forgets: bool) -> Self {
+        let base = format!("http://{api_addr}");
+        Self { base, webhook: webhook.to_owned(), client: http(), ledger: Arc::default(), forgets }
     }
 
     /// Asks until the api accepts tasks of every type of the plan, and what its model says about every text; these tasks
@@ -177,11 +180,10 @@ impl Load {
             return self.complain(format!("{task} had not failed within {PATIENCE:?}"));
         }
         let (verb, good) = if request.then == Then::Redrive { ("redrive", 202) } else { ("purge", 200) };
-        let mut sent = 0;
+        let mut in_doubt = false;
         while Instant::now() < deadline {
             let post = self.client.post(format!("{}/api/dead-letters/{task}/{verb}", self.base));
             let answer = read(post.json(&json!({ "reason": "a caller asked" }))).await;
-            sent += 1;
             let mut ledger = self.ledger.lock().unwrap();
             match answer {
                 Ok((status, _, body)) if status == good && verb == "redrive" => {
@@ -195,11 +197,13 @@ impl Load {
                     return;
                 }
                 // An earlier call did it, and its answer was lost.
-                Ok((404, ..)) if verb == "purge" && sent > 1 => {
+                Ok((404, ..)) if verb == "purge" && in_doubt => {
                     ledger.letters.insert(task, Letter::Purged);
                     return;
                 }
-                Ok((429 | 503, ..)) | Err(_) => {}
+                // What an analyzer wrote may be lost with a master, a failure that was told among it: it is done again.
+                Ok((404 | 409, ..)) if self.forgets => {}
+                Ok((429 | 503, ..)) | Err(_) => in_doubt = true,
                 Ok((status, _, body)) => {
                     ledger.complaints.push(format!("to {verb} {task} was answered {status}: {body}"));
                     return;

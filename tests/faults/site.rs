@@ -193,7 +193,7 @@ impl<'s> Site<'s> {
             Some(cluster) => cluster.url(),
             None => format!("redis://{}", link.addr),
         });
-        let load = Load::on(&fleet.api_addr, &receiver.url);
+        let load = Load::on(&fleet.api_addr, &receiver.url, kind.on_cluster());
         let keys = Keys::new("if");
         let past_proxies = match &redis.cluster {
             Some(cluster) => cluster.url(),

@@ -143,6 +143,25 @@ pub enum RebuildError {
     Tables(#[from] sqlx::Error),
 }
 
+impl RebuildError {
+    /// What anybody may know of it: no server's own words, which can name hosts and users.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AnotherIsRunning { .. } => "another rebuild of this database was running, or rows were being deleted",
+            Self::Trimmed { .. } => "the journal's beginning is neither in Redis nor in the archive",
+            Self::Short { .. } => "the journal ends before what the tables contain",
+            Self::Trigger { .. } => "a trigger would have been lost with an old table",
+            Self::Referenced { .. } => "a foreign key of another table refers to one of these",
+            Self::Definition { .. } => "a table's definition could not be read",
+            Self::TablesInUse => "other statements held the tables during every attempt to exchange them",
+            Self::Window(_) => "the events could not be put in order",
+            Self::Journal(_) | Self::Past(_) => "the journal could not be read",
+            Self::Tables(_) => "the database did not do what was asked of it",
+        }
+    }
+}
+
 /// Rebuilds the tables. `tell` hears how it goes.
 ///
 /// # Errors

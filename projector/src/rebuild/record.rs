@@ -66,7 +66,7 @@ impl<'a> Record<'a> {
                 let state = if report.swapped { "swapped" } else { "different" };
                 (state, report.events, Some(report.to_json()), None)
             }
-            Err(error) => ("failed", self.stands().events, None, Some(error.to_string())),
+            Err(error) => ("failed", self.stands().events, None, Some(error.kind().to_owned())),
         };
         if let Err(error) = self.finish(Stands { state, events }, report, error).await {
             not_told(&error);
@@ -74,10 +74,9 @@ impl<'a> Record<'a> {
     }
 
     async fn update(&self, Stands { state, events }: Stands) -> Result<(), sqlx::Error> {
-        sqlx::query("UPDATE rebuilds SET state = ?, events = ?, updated_at = ? WHERE n = ?")
+        sqlx::query("UPDATE rebuilds SET state = ?, events = ?, updated_at = UTC_TIMESTAMP(6) WHERE n = ?")
             .bind(state)
             .bind(events)
-            .bind(datetime(now_us()))
             .bind(self.n)
             .execute(self.pool)
             .await?;

@@ -20,7 +20,7 @@ use super::config::WebhookConfig;
 use super::lane::Health;
 use super::lanes::Weigh;
 use super::schedule::{Schedule, Verdict};
-use super::send::{Answer, Failure, Said, Sender, Trust, range_of};
+use super::send::{Answer, Failure, Posted, Said, Sender, Trust, range_of};
 use super::sign::Signer;
 use super::{Delivery, TASK_ENDPOINT};
 
@@ -174,10 +174,10 @@ impl Courier {
                 headers.insert(TRACEPARENT, ascii(trace.to_string()));
                 let sent = AsSent::of(&headers);
                 fail::reached(Step::SendUnsent);
-                let (answer, said) = self.sender.post(trust, url, headers, delivery.body.clone()).await;
+                let posted = self.sender.post(trust, url, headers, delivery.body.clone()).await;
                 fail::reached(Step::SendAnswered);
-                let left = !matches!(&answer, Answer::Failed(failure) if !failure.may_have_sent());
-                Exchange { answer, sent: sent.filter(|_| left), said }
+                let Posted { answer, said, may_have_left } = posted;
+                Exchange { answer, sent: sent.filter(|_| may_have_left), said }
             }
             Err(failure) => Exchange::none(failure),
         }

@@ -33,6 +33,8 @@ const MAX_TYPE: usize = 128;
 
 /// How long a connection without work is kept.
 const IDLE: Duration = Duration::from_secs(30);
+/// A body is waited for so long: what it says changes nothing.
+const BODY: Duration = Duration::from_secs(1);
 /// A connection that breaks sooner than this was dead before.
 const DEAD_BEFORE: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,15 @@ const DEAD_BEFORE: Duration = Duration::from_secs(1);
 pub enum Answer {
     Status { code: u16, retry_after: Option<Duration> },
     Failed(Failure),
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posted {
+    pub answer: Answer,
+    pub said: Option<Said>,
+    /// Whether some of the request may have left this machine.
+    pub may_have_left: bool,
 }
 
 /// What an answer said beside its status.
@@ -162,7 +173,7 @@ impl Sender {
     }
 
     /// Posts `body` and waits for the answer, no longer than the total timeout. An operator's receiver is listened to as well.
-    pub async fn post(&self, trust: Trust, url: Url, headers: HeaderMap, body: Bytes) -> (Answer, Option<Said>) {
+    pub async fn post(&self, trust: Trust, url: Url, headers: HeaderMap, body: Bytes) -> Posted {
         let mut request = Request::new(Method::POST, url);
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
@@ -172,14 +183,15 @@ impl Sender {
         };
         let mut heard = Heard { keeps: trust == Trust::Operator, ..Heard::default() };
         let outcome = tokio::time::timeout(self.total_timeout, clients.exchange(request, &mut heard)).await;
-        let said = heard.said();
+        let (said, sent_before) = (heard.said(), heard.sent_before);
         // Once there is a status, what happens to the body changes nothing.
         let answer = match (heard.status, outcome) {
             (Some(answer), _) => answer,
             (None, Ok(Err(error))) => Answer::Failed(failure_of(&error)),
             (None, Ok(Ok(())) | Err(_)) => Answer::Failed(Failure::TimedOut),
         };
-        (answer, said)
+        let may_have_left = sent_before || !matches!(&answer, Answer::Failed(failure) if !failure.may_have_sent());
+        Posted { answer, said, may_have_left }
     }
 }
 
@@ -191,6 +203,7 @@ impl Clients {
         let began = Instant::now();
         let response = match (self.keeping.execute(request).await, again) {
             (Err(error), Some(again)) if began.elapsed() < DEAD_BEFORE && failure_of(&error) == Failure::Broken => {
+                heard.sent_before = true;
                 self.fresh.execute(again).await?
             }
             (response, _) => response?,
@@ -219,28 +232,43 @@ struct Heard {
     status: Option<Answer>,
     content_type: Option<String>,
     body: Vec<u8>,
-    cut: bool,
+    /// All of the body is kept.
+    whole: bool,
+    /// The request went out once before, over a connection that had died.
+    sent_before: bool,
 }
 
 impl Heard {
-    /// Reads a short body to its end so that the connection can be used again; a longer one costs the connection.
-    async fn finish(&mut self, mut response: Response) {
+    /// Reads a short body to its end so that the connection can be used again; a longer one costs the connection, and so does one
+    /// that does not come.
+    async fn finish(&mut self, response: Response) {
         let is_long = response.content_length().is_some_and(|length| length > MAX_READ);
         if is_long && !self.keeps {
             return;
         }
-        let enough = if is_long { MAX_KEPT as u64 } else { MAX_READ };
+        let enough = if is_long { MAX_KEPT } else { usize::try_from(MAX_READ).unwrap_or(usize::MAX) };
+        let _ = tokio::time::timeout(BODY, self.read(response, enough)).await;
+    }
+
+    async fn read(&mut self, mut response: Response, enough: usize) {
         let mut read = 0;
-        while let Ok(Some(chunk)) = response.chunk().await {
-            read += chunk.len() as u64;
-            if self.keeps {
-                let room = MAX_KEPT - self.body.len();
-                self.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                self.cut |= chunk.len() > room;
-            }
-            if read > enough {
-                self.cut = true;
-                return;
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    read += chunk.len();
+                    if self.keeps {
+                        let room = MAX_KEPT - self.body.len();
+                        self.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                    }
+                    if read > enough {
+                        return;
+                    }
+                }
+                Ok(None) => {
+                    self.whole = read <= MAX_KEPT;
+                    return;
+                }
+                Err(_) => return,
             }
         }
     }
@@ -251,9 +279,9 @@ impl Heard {
         }
         let text = String::from_utf8_lossy(&self.body);
         // A character that the cut went through is not the receiver's mistake.
-        let text = if self.cut { text.trim_end_matches(char::REPLACEMENT_CHARACTER) } else { &text };
+        let text = if !self.whole { text.trim_end_matches(char::REPLACEMENT_CHARACTER) } else { &text };
         let content_type = self.content_type.take().map(|text| text.chars().take(MAX_TYPE).collect());
-        Some(Said { content_type, text: text.to_owned(), cut: self.cut })
+        Some(Said { content_type, text: text.to_owned(), cut: !self.whole })
     }
 }
 
@@ -279,10 +307,12 @@ fn failure_of(error: &reqwest::Error) -> Failure {
         }
         cause = error.source();
     }
-    if error.is_timeout() {
-        Failure::TimedOut
-    } else if error.is_connect() {
+    if error.is_connect() {
+        // First: a connection that is not made in time is a time-out too, and nothing was sent over it.
+        let connect = connect.or(error.is_timeout().then_some(io::ErrorKind::TimedOut));
         connect.map_or(Failure::Unresolved, Failure::Connect)
+    } else if error.is_timeout() {
+        Failure::TimedOut
     } else if error.is_builder() {
         Failure::BadUrl
     } else {

@@ -94,6 +94,9 @@ pub async fn redrive(
     read_submission(&reply)
 }
 
+/// For how many seconds a purge is noted, so that a call whose answer was lost is answered well when it is made again.
+const PURGE_NOTED_S: u64 = 120;
+
 /// A dead letter to take off its list.
 #[derive(Debug, Clone)]
 pub struct Purge {
@@ -104,14 +107,16 @@ pub struct Purge {
     pub event: Vec<u8>,
 }
 
-/// Takes dead letters of one partition off their list; says for each whether it was on it.
+/// Takes dead letters of one partition off their list; says for each whether it was on it, now or when an earlier call with the
+/// same event took it off.
 ///
 /// # Errors
 /// See [`LinkError`].
 pub async fn purge(link: &Link, keys: &Keys, partition: Partition, letters: &[Purge]) -> Result<Vec<bool>, LinkError> {
-    let names = [keys.journal(partition), keys.dead(partition)];
-    let mut args = Vec::with_capacity(3 * letters.len());
+    let mut names = vec![keys.journal(partition), keys.dead(partition)];
+    let mut args = vec![number(PURGE_NOTED_S)];
     for letter in letters {
+        names.push(keys.purged(partition, letter.task));
         args.extend([word(letter.task.to_string()), number(letter.first), bytes(&letter.event)]);
     }
     let replies: Vec<i64> = link.eval(&PURGE, &names, &args).await?;

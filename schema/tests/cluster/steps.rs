@@ -129,8 +129,9 @@ async fn whole_life(link: &Link, keys: &Keys, count: PartitionCount, partition: 
     };
     let redriven = script::redrive(link, keys, partition, &redrive).await.unwrap();
     assert!(matches!(redriven, Submission::Accepted { .. }), "{redriven:?}");
-    let purge = Purge { task: tasks[1], first: 2, event: b"purged".to_vec() };
-    assert_eq!(script::purge(link, keys, partition, &[purge]).await.unwrap(), [false], "the re-drive took it off");
+    let purge = |task, event: &[u8]| Purge { task, first: 2, event: event.to_vec() };
+    let purged = script::purge(link, keys, partition, &[purge(tasks[1], b"purged")]).await.unwrap();
+    assert_eq!(purged, [false], "the re-drive took it off");
 
     let retry = Retry {
         token: tokens[2].clone(),
@@ -153,6 +154,10 @@ async fn whole_life(link: &Link, keys: &Keys, count: PartitionCount, partition: 
     };
     assert_eq!(script::reap(link, keys, partition, &lane, 7, &reap).await.unwrap(), Reaped::Done);
     assert!(script::view(link, keys, partition, tasks[3]).await.unwrap().is_some());
+    for (event, purged) in [(&b"purged"[..], true), (b"purged", true), (b"by another", false)] {
+        let letter = purge(tasks[3], event);
+        assert_eq!(script::purge(link, keys, partition, &[letter]).await.unwrap(), [purged], "{event:?}");
+    }
     let silent = script::silent(link, keys, partition, &lane, 0, "-", 10).await.unwrap();
     assert_eq!((silent.tokens, silent.next), (Vec::new(), None), "every entry that was delivered has ended");
     comes_back(link, keys, &lane, new, partition).await;

@@ -39,6 +39,8 @@ pub(crate) struct Task {
     pub(crate) deadline: Deadline,
     /// It stands among those that wait with a deadline.
     waits: bool,
+    /// It was taken off the dead letters.
+    purged: bool,
     /// A shadow's answer is noted.
     noted: bool,
     /// The task that repeats it, by number.
@@ -503,9 +505,10 @@ impl Model {
         let listed = self.tasks[&number].dead;
         if listed {
             self.append("purged", number);
-            self.task(number).dead = false;
+            (self.task(number).dead, self.task(number).purged) = (false, true);
         }
-        Answer::Purged(listed)
+        // The event is the same in every call here, so that a later one is taken for the first, made again.
+        Answer::Purged(self.tasks[&number].purged)
     }
 
     fn note(&mut self, number: usize) -> Answer {

@@ -528,7 +528,7 @@ export const en = {
     swapped: 'Rebuilt and in service',
     different: 'Different: the old tables stayed',
     failed: 'Failed: the old tables stayed',
-    died: 'Ended without a word: the old tables stayed',
+    died: 'Ended without a word',
   },
   system: {
     lead: 'What it stands on, how it is set up, and which build this is.',

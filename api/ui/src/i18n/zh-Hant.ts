@@ -523,7 +523,7 @@ export const zhHant: Messages = {
     swapped: '已重建並啟用',
     different: '有差異：保留原有的資料表',
     failed: '失敗：保留原有的資料表',
-    died: '無聲中止：保留原有的資料表',
+    died: '無聲中止',
   },
   system: {
     lead: '它所依賴的服務、設定方式，以及這個版本。',
