@@ -3,7 +3,8 @@
 //!
 //! Nothing slips through between asking and listening: what is appended after [`Tail::subscribe`] returned is heard, or
 //! the listener is told that it missed something and reads again from its own cursor. Errors make events late, never
-//! lost: the reader goes on from the numbers it holds.
+//! lost: the reader goes on from the numbers it holds. When it is so far behind that the journal was trimmed before it,
+//! all are told that they missed something.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,7 +64,7 @@ struct Shared {
 struct State {
     /// Set while the reader is at work: where it began or now stands.
     reading: Option<Cursor>,
-    listeners: broadcast::Sender<Batch>,
+    listeners: broadcast::Sender<Heard>,
     /// Who waits for the end of one task. They are many and each wants one event, so they are looked up by task instead
     /// of each looking through everything.
     waiters: HashMap<TaskId, Vec<oneshot::Sender<Arc<Event>>>>,
@@ -72,7 +73,7 @@ struct State {
 }
 
 /// What a listener hears.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Heard {
     Batch(Batch),
     /// Some batches went by: read again from your own cursor; what comes next is heard.
@@ -82,7 +83,7 @@ pub enum Heard {
 }
 
 /// One who hears every event.
-pub struct Listener(broadcast::Receiver<Batch>, CancellationToken);
+pub struct Listener(broadcast::Receiver<Heard>, CancellationToken);
 
 /// One who hears the events of some tasks.
 pub struct Watch {
@@ -103,6 +104,15 @@ struct Queue {
     events: VecDeque<Arc<Told>>,
     missed: bool,
     over: bool,
+}
+
+/// What the reader has read.
+struct Read {
+    events: Vec<Arc<Told>>,
+    /// Some were trimmed before it came to them.
+    gap: bool,
+    /// There is more at once.
+    more: bool,
 }
 
 /// What came of waiting for a task's end.
@@ -247,9 +257,12 @@ impl Tail {
         let mut pause = FIRST_PAUSE;
         while !self.park_if_unheard() {
             match self.read(follower, &mut cursor).await {
-                Ok(events) => {
+                Ok(Read { events, gap, more }) => {
                     pause = FIRST_PAUSE;
-                    if let Some(pause) = gathering(self.tell(events, &cursor)) {
+                    if gap {
+                        self.miss();
+                    }
+                    if let Some(pause) = gathering(self.tell(events, &cursor), more) {
                         tokio::time::sleep(pause).await;
                     }
                 }
@@ -271,18 +284,19 @@ impl Tail {
         unheard
     }
 
-    async fn read(&self, follower: &mut Follower, cursor: &mut Cursor) -> Result<Vec<Arc<Told>>, LinkError> {
+    async fn read(&self, follower: &mut Follower, cursor: &mut Cursor) -> Result<Read, LinkError> {
         let followed = follower.read(&cursor.0, READ_EVENTS, BLOCK).await?;
-        let mut events = Vec::new();
+        let (mut events, mut gap) = (Vec::new(), false);
         for (partition, entries) in &followed.entries {
             for entry in &entries.0 {
                 let event = read_entry(*partition, entry);
+                gap |= event.position.n > cursor.at(*partition) + 1;
                 cursor.advance(event.position);
                 events.push(Arc::new(Told::new(event, cursor.clone())));
             }
         }
         self.follow_back(cursor, &followed.moved_back);
-        Ok(events)
+        Ok(Read { events, gap, more: followed.more })
     }
 
     /// After a failover to a server that had not seen everything, numbers are given out again: go on from its end, and
@@ -297,6 +311,16 @@ impl Tail {
         }
         tracing::error!(%held, found = %cursor, "the journal has moved back: events were lost by the server");
         self.let_go();
+    }
+
+    /// Makes everybody look for themselves at what went by; what comes next is heard.
+    fn miss(&self) {
+        tracing::warn!("the reader of the journal's live end is behind what was trimmed; followers read it themselves");
+        let mut state = self.state();
+        // Nobody there: nobody missed anything.
+        let _unheard = state.listeners.send(Heard::Missed);
+        state.waiters.clear();
+        state.watchers.values().flatten().for_each(|unheard| unheard.miss());
     }
 
     /// Says how many listen.
@@ -320,7 +344,7 @@ impl Tail {
         }
         state.reading = Some(cursor.clone());
         // Nobody there: only waiters and watchers keep the reader at work.
-        state.listeners.send(events.into()).unwrap_or(0)
+        state.listeners.send(Heard::Batch(events.into())).unwrap_or(0)
     }
 
     fn let_go(&self) {
@@ -339,18 +363,18 @@ impl Tail {
     }
 }
 
-/// How long events are gathered for so many listeners.
-fn gathering(listeners: usize) -> Option<Duration> {
+/// How long events are gathered for so many listeners; a reader that is behind has enough of them.
+fn gathering(listeners: usize, more: bool) -> Option<Duration> {
     let listeners = u32::try_from(listeners).unwrap_or(u32::MAX);
     let pause = GATHER_EACH.saturating_mul(listeners).clamp(GATHER_LEAST, GATHER_MOST);
-    (listeners as usize > MANY).then_some(pause)
+    (listeners as usize > MANY && !more).then_some(pause)
 }
 
 impl Listener {
     /// What comes next.
     pub async fn next(&mut self) -> Heard {
         match self.1.run_until_cancelled(self.0.recv()).await {
-            Some(Ok(batch)) => Heard::Batch(batch),
+            Some(Ok(heard)) => heard,
             Some(Err(broadcast::error::RecvError::Lagged(_))) => Heard::Missed,
             Some(Err(broadcast::error::RecvError::Closed)) | None => Heard::Over,
         }
@@ -441,6 +465,14 @@ impl Unheard {
         self.told.notify_one();
     }
 
+    fn miss(&self) {
+        let mut queue = self.queue();
+        queue.events.clear();
+        queue.missed = true;
+        drop(queue);
+        self.told.notify_one();
+    }
+
     fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
         // Nothing panics under the lock; if it did, the queue would still be whole.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -471,8 +503,9 @@ mod tests {
 
     #[test]
     fn few_hear_at_once_and_many_in_larger_pieces_within_bounds() {
-        let pauses = [0, 64, 65, 3_000, 5_000, usize::MAX].map(gathering);
+        let counts = [0, 64, 65, 3_000, 5_000, usize::MAX];
         let ms = |ms| Some(Duration::from_millis(ms));
-        assert_eq!(pauses, [None, None, ms(15), ms(30), ms(50), ms(50)]);
+        assert_eq!(counts.map(|count| gathering(count, false)), [None, None, ms(15), ms(30), ms(50), ms(50)]);
+        assert_eq!(counts.map(|count| gathering(count, true)), [None; 6], "a reader that is behind does not rest");
     }
 }

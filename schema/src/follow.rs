@@ -35,6 +35,8 @@ pub struct Followed {
     /// Partitions that end before what one has, or hold something else there, with the number they end at: a server was lost
     /// that had not given everything to the one that took its place. Whoever reads on misses events.
     pub moved_back: Vec<(Partition, u64)>,
+    /// Whether some partition may have more, to be had at once.
+    pub more: bool,
 }
 
 /// One reader of all partitions.
@@ -194,6 +196,7 @@ impl Part {
             }
         }
         found.moved_back.extend(followed.moved_back);
+        found.more |= followed.more;
     }
 }
 
@@ -234,7 +237,11 @@ async fn read(
         let want =
             want.ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "a stream that was not asked for")))?;
         if entries.0.len() == FIRST && count > FIRST {
-            entries.0.append(&mut behind(reader, &entries, want, count - FIRST, BYTES / wants.len()).await?);
+            let (at_end, mut more) = behind(reader, &entries, want, count - FIRST, BYTES / wants.len()).await?;
+            entries.0.append(&mut more);
+            followed.more |= !at_end;
+        } else {
+            followed.more |= entries.0.len() == count;
         }
         if !entries.0.is_empty() {
             followed.entries.push((want.partition, entries));
@@ -246,19 +253,20 @@ async fn read(
     Ok(followed)
 }
 
-/// What is behind entries that were read: `most` at most, and no more once they have so many bytes.
+/// What is behind entries that were read: `most` at most, and no more once they have so many bytes; and whether that is
+/// all.
 async fn behind(
     reader: &mut BlockingReader,
     read: &Entries,
     want: &Want,
     most: usize,
     bytes: usize,
-) -> Result<Vec<Entry>, RedisError> {
+) -> Result<(bool, Vec<Entry>), RedisError> {
     let last = read.0.last().and_then(Entry::n).unwrap_or(want.after);
     let args = [stream_id(last + 1), most.to_string(), bytes.to_string()].map(|arg| Cow::Owned(arg.into_bytes()));
     let run = RANGE.by_body(std::slice::from_ref(&want.key), &args);
-    let (_, more): (bool, Entries) = redis::from_redis_value(reader.read(&run, SILENCE).await?)?;
-    Ok(more.0)
+    let (at_end, more): (bool, Entries) = redis::from_redis_value(reader.read(&run, SILENCE).await?)?;
+    Ok((at_end, more.0))
 }
 
 /// The number that the partition ends at, when that is before what one has, or when something else is there.

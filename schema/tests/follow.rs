@@ -43,6 +43,7 @@ async fn many_small_events_come_at_once_and_large_ones_some_at_a_time_and_none_i
     let (mut after, mut reads) = ([0, 0], 0);
     while after != [300, 30] {
         let followed = follower.read(&after, 1_000, BLOCK).await.unwrap();
+        assert_eq!(followed.more, reads == 0, "more of the large ones");
         for (partition, entries) in followed.entries {
             let read = entries.0.len() as u64;
             let place = usize::from(partition.0);

@@ -114,6 +114,32 @@ async fn a_listener_that_does_not_listen_is_told_that_it_missed_something() {
     assert!(matches!(slow.next().await, Heard::Batch(_)), "and hears on");
 }
 
+#[tokio::test]
+async fn a_reader_before_which_the_journal_was_trimmed_says_so_to_everybody() {
+    let journal = Journal::new();
+    let tail = tail(&journal);
+    let mut listener = tail.subscribe().await.unwrap();
+    let task = asked();
+    let mut watch = tail.watch(task.task).await.unwrap();
+    journal.submit(&task).await;
+    hear_submissions(&mut listener, std::slice::from_ref(&task)).await;
+    assert!(matches!(watch.next().await, Heard::Batch(_)));
+    // Two more, of which the first is gone before anybody can read it.
+    let partition = journal.partition(task.task);
+    let script = "
+        local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+        local n = tonumber(string.match(last[1], '%d+$'))
+        for i = n + 1, n + 2 do redis.call('XADD', KEYS[1], '0-' .. i, unpack(last[2])) end
+        return redis.call('XTRIM', KEYS[1], 'MINID', '0-' .. (n + 2))";
+    let mut command = redis::cmd("EVAL");
+    let trimmed: i64 =
+        journal.link.query(command.arg(script).arg(1).arg(journal.keys.journal(partition))).await.unwrap();
+    assert_eq!(trimmed, 2);
+    assert!(matches!(timeout(LONG, listener.next()).await.unwrap(), Heard::Missed));
+    assert!(matches!(timeout(LONG, listener.next()).await.unwrap(), Heard::Batch(_)), "and what comes next is heard");
+    assert!(matches!(timeout(LONG, watch.next()).await.unwrap(), Heard::Missed));
+}
+
 /// Takes batches until `count` events went by; says how many were heard.
 async fn hear_or_miss(listener: &mut Listener, count: usize) -> usize {
     let mut heard = 0;
