@@ -84,6 +84,9 @@ struct ActArgs {
     task: Option<TaskId>,
     #[command(flatten)]
     filter: FilterArgs,
+    /// Go on behind what a call before dealt with: its `next`
+    #[arg(long, value_parser = letter)]
+    after: Option<Letter>,
     /// The most of one call; 1000 at most
     #[arg(long, default_value_t = act::DEFAULT_LIMIT)]
     limit: usize,
@@ -193,8 +196,8 @@ async fn deal(app: &App, act: Act, args: ActArgs, json: bool) -> anyhow::Result<
     let by = By { actor: format!("cli/{}", args.by.unwrap_or_else(login)), reason, trace: None };
     let filter = args.filter.read()?;
     if let Some(task) = args.task {
-        if filter != Filter::default() {
-            bail!("one letter is named by its id; a filter beside it has no meaning");
+        if filter != Filter::default() || args.after.is_some() {
+            bail!("one letter is named by its id; a filter or a place beside it has no meaning");
         }
         let new = act::on_one(app, act, task, &by).await.map_err(explain)?;
         match (json, new) {
@@ -207,7 +210,7 @@ async fn deal(app: &App, act: Act, args: ActArgs, json: bool) -> anyhow::Result<
     if !(1..=MAX_LIMIT).contains(&args.limit) {
         bail!("--limit must be from 1 to {MAX_LIMIT}");
     }
-    let bulk = Bulk { filter, limit: args.limit, dry_run: !args.apply };
+    let bulk = Bulk { filter, after: args.after, limit: args.limit, dry_run: !args.apply };
     let acted = act::on_all(app, act, &bulk, &by).await.map_err(explain)?;
     if json {
         println!("{}", serde_json::to_string(&acted)?)
@@ -227,16 +230,26 @@ fn tell(act: Act, acted: &Acted, limit: usize) {
         return;
     }
     println!("{} {done}", count(acted.done, "dead letter"));
+    if acted.already > 0 {
+        println!("{} {done} before", count(acted.already, "dead letter"));
+    }
+    if acted.left > 0 {
+        println!("{} left on the list", count(acted.left, "dead letter"));
+    }
     for refused in &acted.refused {
         println!("  left: {}: {}", refused.task_id, cut(&refused.detail));
     }
-    if acted.more {
-        println!("there may be more that fit: the same call goes on with them");
+    if let Some(next) = &acted.next {
+        println!("there may be more that fit: --after {next}");
     }
 }
 
+/// With what was done before it, if anything was.
 fn explain(problem: Problem) -> anyhow::Error {
-    anyhow!(problem.detail)
+    match problem.more.as_ref().and_then(|more| more.get("acted")) {
+        Some(acted) => anyhow!("{}; before that: {acted}", problem.detail),
+        None => anyhow!(problem.detail),
+    }
 }
 
 impl FilterArgs {

@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::dead_letters::act::By;
+use crate::dead_letters::act::{By, Deed};
 use crate::describe::{Absent, Conflict, Invalid, Malformed, TooLarge, Unavailable, Unsupported};
 use crate::find;
 use crate::params::task_id;
@@ -84,7 +84,7 @@ pub(crate) async fn cancel(
 ///
 /// # Errors
 /// 404 and 409 when there is no such task or it has ended, 503 when a server that is needed does not answer.
-pub(crate) async fn cancel_one(app: &App, task: TaskId, by: &By) -> Result<(), Problem> {
+pub(crate) async fn cancel_one(app: &App, task: TaskId, by: &By) -> Result<Deed, Problem> {
     let partition = app.config.partitions.of_task(task);
     let Some(view) = script::view(&app.link, &app.keys, partition, task).await? else {
         return Err(over(app, task).await?);
@@ -101,12 +101,14 @@ pub(crate) async fn cancel_one(app: &App, task: TaskId, by: &By) -> Result<(), P
     let reason = by.reason.clone().unwrap_or_else(|| NO_REASON.to_owned());
     let event = encode(&meta, &Change::Cancelled(Cancelled { reason }));
     match script::cancel(&app.link, &app.keys, partition, &lane, task, &event).await? {
-        Cancellation::Done => counter!("if_events_appended_total", "type" => "cancelled").increment(1),
-        Cancellation::Ended(outcome) if outcome == "cancelled" => {}
-        Cancellation::Ended(outcome) => return Err(ended(&outcome)),
-        Cancellation::Unknown => return Err(over(app, task).await?),
+        Cancellation::Done => {
+            counter!("if_events_appended_total", "type" => "cancelled").increment(1);
+            Ok(Deed::Now)
+        }
+        Cancellation::Ended(outcome) if outcome == "cancelled" => Ok(Deed::Before),
+        Cancellation::Ended(outcome) => Err(ended(&outcome)),
+        Cancellation::Unknown => Err(over(app, task).await?),
     }
-    Ok(())
 }
 
 /// The body's one field, for people; `None` when it is not given.

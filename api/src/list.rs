@@ -233,7 +233,6 @@ pub(crate) async fn looked_to(
     Ok(last.map(|(created_at, id)| Mark::of(created_at, id)))
 }
 
-/// The parameter `q`.
 /// Which tasks, where nothing but a query says so.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -254,6 +253,7 @@ impl Meant {
     }
 }
 
+/// The parameter `q`.
 pub(crate) fn take_query(params: &mut Params) -> Query {
     let read = params.take("q", |text| Ok(text.parse::<Query>()));
     match read {
@@ -335,6 +335,7 @@ impl From<Row> for ListedTask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::plan;
 
     #[test]
     fn a_mark_survives_the_way_to_the_caller_and_back() {
@@ -342,6 +343,23 @@ mod tests {
         assert_eq!(Mark::decode(&mark.encode()), Ok(mark));
         for bad in ["", "%%%", "MTIz", "YS5i", "LTEuLTE"] {
             assert!(Mark::decode(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_rare_is_found_by_an_index_of_it() {
+        const FOUND_BY: [(&str, &str); 4] = [
+            ("model:rare", "analysis_tasks_model"),
+            ("error:timeout", "analysis_tasks_error"),
+            ("status:failed", "analysis_tasks_status"),
+            ("0193b2c4-5d6e", "analysis_tasks_task_id"),
+        ];
+        let filter = |q: &str| Filter::parse(Some(&format!("q={q}"))).unwrap();
+        for plans in plan::of(|| FOUND_BY.map(|(q, _)| filter(q).question(Utc::now())).into()).await {
+            for ((q, key), plan) in FOUND_BY.iter().zip(plans) {
+                assert_eq!(plan.0.len(), 1, "{q}: {:?}", plan.0);
+                assert_eq!(plan.0[0].0, *key, "{q}");
+            }
         }
     }
 

@@ -63,7 +63,7 @@ impl Problem {
     /// Adds a member that only this kind of problem has (RFC 9457 §3.2).
     #[must_use]
     pub fn with(mut self, name: &'static str, value: serde_json::Value) -> Self {
-        self.more = Some(Box::new([(name, value)].into()));
+        self.more.get_or_insert_default().insert(name, value);
         self
     }
 

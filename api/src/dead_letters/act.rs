@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::find;
 use crate::problem::Problem;
 use crate::redrive::redrive_one;
+use crate::upload::Stored;
 
 /// Letters of one request, unless it says otherwise, and the most it can ask for.
 pub const DEFAULT_LIMIT: usize = 100;
@@ -46,6 +47,8 @@ pub enum Act {
 #[derive(Debug, Clone)]
 pub struct Bulk {
     pub filter: Filter,
+    /// Only what comes behind it on the list.
+    pub after: Option<Letter>,
     /// Letters dealt with at most.
     pub limit: usize,
     /// Only count.
@@ -53,16 +56,22 @@ pub struct Bulk {
 }
 
 /// What was counted or done.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Acted {
     pub dry_run: bool,
     /// Letters or tasks that fit, as far as this request looked.
     pub matched: u64,
-    /// `true` when there may be more that fit: the same request again goes on with them.
+    /// `true` when there may be more that fit: the same request with `next` goes on behind these.
     pub more: bool,
+    /// Where to go on; `null` at the end. Without it the same request begins anew, and meets what was left again.
+    pub next: Option<String>,
     /// Repeated, purged or cancelled now.
     pub done: u64,
-    /// What was left as it is: the first of them.
+    /// Repeated or cancelled before: the tables that are searched can be a moment behind.
+    pub already: u64,
+    /// Left as they are.
+    pub left: u64,
+    /// Why they were left: the first 50 of them.
     pub refused: Vec<Refused>,
 }
 
@@ -88,27 +97,41 @@ pub async fn on_one(app: &App, act: Act, task: TaskId, by: &By) -> Result<Option
 /// Counts the letters that fit, or deals with as many as are asked for, latest first.
 ///
 /// # Errors
-/// 503 when a server that is needed does not answer, 429 when no more tasks may wait; what was done before stays done.
+/// 503 when a server that is needed does not answer, 429 when no more tasks may wait; what was done before stays done, and is
+/// told as `acted`.
 pub async fn on_all(app: &App, act: Act, bulk: &Bulk, by: &By) -> Result<Acted, Problem> {
-    let mut acted = Acted { dry_run: bulk.dry_run, matched: 0, more: false, done: 0, refused: Vec::new() };
-    let mut after: Option<Letter> = None;
+    let mut acted = Acted { dry_run: bulk.dry_run, ..Acted::default() };
+    let mut after = bulk.after;
     for _ in 0..searches(bulk) {
         let left = if bulk.dry_run { PAGE } else { PAGE.min(bulk.limit - acted.matched as usize) };
-        let found = search(app, &bulk.filter, left, after).await?;
-        acted.matched += found.letters.len() as u64;
-        if !bulk.dry_run {
-            for letter in found.letters {
-                let outcome = on_one(app, act, letter.task_id, by).await;
-                acted.count(letter.task_id, outcome.map(|_| ()))?;
+        let found = match search(app, &bulk.filter, left, after).await {
+            Ok(found) => found,
+            Err(problem) => return Err(acted.told_with(problem, after)),
+        };
+        for letter in found.letters {
+            if !bulk.dry_run {
+                let outcome = deal(app, act, letter.task_id, by).await;
+                if let Err(problem) = acted.count(letter.task_id, outcome) {
+                    return Err(acted.told_with(problem, after));
+                }
             }
+            acted.matched += 1;
+            after = letter.place().or(after);
         }
         after = found.next;
-        acted.more = after.is_some();
-        if !acted.more || (!bulk.dry_run && acted.matched as usize >= bulk.limit) {
+        if after.is_none() || (!bulk.dry_run && acted.matched as usize >= bulk.limit) {
             break;
         }
     }
+    acted.go_on_at(after);
     Ok(acted)
+}
+
+async fn deal(app: &App, act: Act, task: TaskId, by: &By) -> Result<Deed, Problem> {
+    match act {
+        Act::Redrive => redrive_one(app, task, by).await.map(|stored| Deed::of(&stored)),
+        Act::Purge => purge_one(app, task, by).await.map(|()| Deed::Now),
+    }
 }
 
 /// A count goes through more of the list than a deed.
@@ -116,18 +139,52 @@ fn searches(bulk: &Bulk) -> usize {
     if bulk.dry_run { 50 } else { SEARCHES_MOST.max(bulk.limit.div_ceil(PAGE)) }
 }
 
+/// When it was done what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Now,
+    Before,
+}
+
+impl Deed {
+    pub(crate) fn of(stored: &Stored) -> Self {
+        if stored.replayed { Self::Before } else { Self::Now }
+    }
+}
+
 impl Acted {
-    /// A letter that cannot be dealt with is named and left; a server that does not answer ends it all.
-    pub(crate) fn count(&mut self, task_id: TaskId, outcome: Result<(), Problem>) -> Result<(), Problem> {
+    /// A letter or task that cannot be dealt with is named and left.
+    ///
+    /// # Errors
+    /// What ends it all: a server does not answer, or no more tasks may wait.
+    pub(crate) fn count(&mut self, task_id: TaskId, outcome: Result<Deed, Problem>) -> Result<(), Problem> {
         match outcome {
-            Ok(()) => self.done += 1,
+            Ok(Deed::Now) => self.done += 1,
+            Ok(Deed::Before) => self.already += 1,
             Err(problem) if matches!(problem.status, 429 | 503) => return Err(problem),
-            Err(problem) if self.refused.len() < NAMED => {
-                self.refused.push(Refused { task_id, detail: problem.detail });
+            Err(problem) => {
+                self.left += 1;
+                if self.refused.len() < NAMED {
+                    self.refused.push(Refused { task_id, detail: problem.detail });
+                }
             }
-            Err(_) => {}
         }
         Ok(())
+    }
+
+    pub(crate) fn go_on_at(&mut self, next: Option<impl ToString>) {
+        self.more = next.is_some();
+        self.next = next.map(|next| next.to_string());
+    }
+
+    /// What ended it all, with what was done before and where to go on.
+    pub(crate) fn told_with(mut self, problem: Problem, next: Option<impl ToString>) -> Problem {
+        if self.matched == 0 {
+            return problem;
+        }
+        self.go_on_at(next);
+        self.more = true;
+        problem.with("acted", serde_json::to_value(self).expect("counts and texts are JSON"))
     }
 }
 

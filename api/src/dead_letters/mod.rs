@@ -189,6 +189,8 @@ pub(crate) struct ManyBody {
     to: Option<String>,
     /// Part of the error message, in upper or lower case.
     text: Option<String>,
+    /// `next` of the request before, to go on behind what it dealt with.
+    after: Option<String>,
     /// The most of one request: 1 to 1000, 100 unless given.
     #[schema(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
@@ -201,7 +203,8 @@ pub(crate) struct ManyBody {
 
 /// Repeat many dead letters
 ///
-/// Those that fit the filter, latest first, so many a request; until `dry_run` is `false` they are only counted.
+/// Those that fit the filter, latest first, so many a request; until `dry_run` is `false` they are only counted. `next` as
+/// `after` goes on behind them. A 429 or 503 that comes after some were dealt with tells of those as `acted`.
 #[utoipa::path(
     post, path = "/api/dead-letters/redrive", operation_id = "redriveMany", tag = "dead letters",
     request_body = ManyBody,
@@ -216,7 +219,8 @@ pub(crate) async fn redrive_many(State(app): State<Arc<App>>, request: Request) 
 
 /// Purge many dead letters
 ///
-/// Those that fit the filter, latest first, so many a request; until `dry_run` is `false` they are only counted.
+/// Those that fit the filter, latest first, so many a request; until `dry_run` is `false` they are only counted. `next` as
+/// `after` goes on behind them. A 429 or 503 that comes after some were dealt with tells of those as `acted`.
 #[utoipa::path(
     post, path = "/api/dead-letters/purge", operation_id = "purgeMany", tag = "dead letters",
     request_body = ManyBody,
@@ -233,11 +237,12 @@ async fn many(app: &App, act: Act, request: Request) -> Result<Json<Acted>, Prob
     let (parts, body) = request.into_parts();
     let mut members = Members::of(app, &parts.headers, body).await?;
     let filter = Filter::of(&mut members);
+    let after = members.text("after", |text| text.parse().map_err(|()| "must be the `next` of another request"));
     let limit = members.limit(act::DEFAULT_LIMIT as u32, act::MAX_LIMIT as u32) as usize;
     let dry_run = members.dry_run();
     let reason = members.reason().or_else(|| (act == Act::Purge).then(|| NO_REASON.to_owned()));
     let by = By { actor: ACTOR.to_owned(), reason, trace: trace::read(&parts.headers) };
-    let bulk = members.finish(Bulk { filter, limit, dry_run })?;
+    let bulk = members.finish(Bulk { filter, after, limit, dry_run })?;
     act::on_all(app, act, &bulk, &by).await.map(Json)
 }
 

@@ -65,6 +65,13 @@ pub struct DeadLetter {
     pub story: Option<Story>,
 }
 
+impl DeadLetter {
+    /// Where it stands in the list.
+    pub(super) fn place(&self) -> Option<Letter> {
+        self.failed_at.map(|at| Letter { at_ms: at.timestamp_millis(), task: self.task_id })
+    }
+}
+
 /// What is known of it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Story {

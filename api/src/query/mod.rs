@@ -12,6 +12,8 @@
 
 pub(crate) mod live;
 pub(crate) mod parse;
+#[cfg(test)]
+pub(crate) mod plan;
 pub(crate) mod sql;
 
 use std::time::Duration;

@@ -1,18 +1,24 @@
 //! One grammar for lists, counts, exports and insights, on real servers.
 
+use axum::Router;
 use insightforge_schema::event::now_us;
+use insightforge_schema::id::Partition;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
-use crate::stage::{Asked, Stage, on_each_server};
+use crate::stage::{Asked, Stage, on_each_server, post};
 
 on_each_server!(
     every_word_finds_what_it_says,
     a_text_is_looked_for_in_a_bounded_number_of_tasks_and_the_search_goes_on,
     counts_exports_and_insights_are_of_the_same_tasks,
     one_task_is_found_at_once_among_a_hundred_thousand,
+    of_more_than_are_counted_the_newest_are_counted_where_a_time_is_asked_for,
     all_that_a_query_means_are_counted_and_then_cancelled_or_repeated,
     what_a_search_cannot_be_is_no_act_on_everything,
+    an_act_on_many_passes_by_what_it_cannot_be_done_to_and_ends,
+    an_act_on_a_text_reaches_what_lies_behind_the_tasks_that_one_request_looks_into,
+    what_was_done_before_no_more_may_wait_is_told_and_the_rest_goes_on_there,
 );
 
 /// The ids of a query's tasks, over all pages.
@@ -186,6 +192,20 @@ async fn one_task_is_found_at_once_among_a_hundred_thousand(stage: Stage) {
     stage.end().await;
 }
 
+async fn of_more_than_are_counted_the_newest_are_counted_where_a_time_is_asked_for(stage: Stage) {
+    fill(&stage, 60_000).await;
+    // The last key, and the oldest time.
+    let age = "UPDATE analysis_tasks SET model_version = 'old', created_at = '2026-01-15' WHERE id = 60000 * 1024";
+    sqlx::query(age).execute(&stage.pool).await.unwrap();
+    for (q, old) in [
+        ("", json!([{ "value": "v1", "count": 49_999 }, { "value": "old", "count": 1 }])),
+        ("?q=from:2026-01-01", json!([{ "value": "v1", "count": 50_000 }])),
+    ] {
+        assert_eq!(stage.read(&format!("/api/tasks/facets{q}")).await["model_version"], old, "{q}");
+    }
+    stage.end().await;
+}
+
 /// Rows of tasks that nobody submitted, one a second.
 async fn fill(stage: &Stage, count: u64) {
     let digits = "(SELECT 0 d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL SELECT 5 \
@@ -263,5 +283,104 @@ async fn what_a_search_cannot_be_is_no_act_on_everything(stage: Stage) {
     let request = axum::http::Request::post("/api/tasks/cancel").body(axum::body::Body::empty()).unwrap();
     // The path of one task with another method.
     assert!(matches!(crate::stage::ask(&outside, request).await.status.as_u16(), 404 | 405));
+    stage.end().await;
+}
+
+/// The sums of a bulk act over all its pages, from a cursor on: pages, done, already, left.
+async fn over_all_pages(router: &Router, path: &str, body: &Value, cursor: &Value) -> [u64; 4] {
+    let (mut sums, mut cursor) = ([0; 4], cursor.clone());
+    loop {
+        let mut body = body.clone();
+        body["cursor"] = cursor;
+        let answer = post(router, path, &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let acted = answer.json();
+        let of = |name: &str| acted[name].as_u64().unwrap();
+        assert_eq!(of("matched"), of("done") + of("already") + of("left"), "{acted}");
+        let page = [1, of("done"), of("already"), of("left")];
+        sums = std::array::from_fn(|at| sums[at] + page[at]);
+        assert_eq!(acted["more"], acted["next"].is_string(), "{acted}");
+        assert!(sums[0] < 20, "it does not end: {acted}");
+        cursor = acted["next"].clone();
+        if cursor.is_null() {
+            return sums;
+        }
+    }
+}
+
+async fn failed(stage: &Stage, asked: &[Asked]) {
+    stage.journal.submit_all(asked).await;
+    for task in asked {
+        stage.journal.fail(task, "timeout").await;
+    }
+    stage.fold().await;
+}
+
+async fn an_act_on_many_passes_by_what_it_cannot_be_done_to_and_ends(stage: Stage) {
+    let asked = |age_s: i64| Asked::new("acting", "{}").at(now_us() - age_s * 1_000_000);
+    // A secret that this installation's key does not open cannot be sealed anew.
+    let lost: Vec<Asked> = (0..5).map(|at| asked(at).webhook("https://192.0.2.1/")).collect();
+    let good: Vec<Asked> = (10..13).map(asked).collect();
+    failed(&stage, &[lost, good].concat()).await;
+
+    let body = json!({ "q": "type:acting", "limit": 2, "dry_run": false });
+    let path = "/api/tasks/retry";
+    assert_eq!(over_all_pages(&stage.router, path, &body, &Value::Null).await, [4, 3, 0, 5]);
+    // Nothing of it is folded yet.
+    assert_eq!(over_all_pages(&stage.router, path, &body, &Value::Null).await, [4, 0, 3, 5]);
+    stage.fold().await;
+    assert_eq!(over_all_pages(&stage.router, path, &body, &Value::Null).await, [3, 0, 0, 5]);
+    let counted = stage.post(path, &json!({ "q": "type:acting" })).await.json();
+    assert_eq!((&counted["matched"], &counted["next"]), (&json!(5), &Value::Null), "{counted}");
+
+    let cancel = json!({ "q": "type:acting", "limit": 2, "dry_run": false });
+    assert_eq!(over_all_pages(&stage.router, "/api/tasks/cancel", &cancel, &Value::Null).await, [2, 3, 0, 0]);
+    assert_eq!(over_all_pages(&stage.router, "/api/tasks/cancel", &cancel, &Value::Null).await, [2, 0, 3, 0]);
+    let wrong = stage.post(path, &json!({ "cursor": "x" })).await;
+    assert_eq!((wrong.status.as_u16(), wrong.json()["errors"]["cursor"].is_array()), (422, true));
+    stage.end().await;
+}
+
+async fn an_act_on_a_text_reaches_what_lies_behind_the_tasks_that_one_request_looks_into(stage: Stage) {
+    let long_ago = now_us() - 300 * 86_400_000_000;
+    let old: Vec<Asked> = (1..4)
+        .map(|at| Asked::new("acting", r#"{"text":"needle"}"#).at(long_ago + i64::from(at)))
+        .map(|asked| asked.placed(Partition(1), stage.journal.partitions))
+        .collect();
+    stage.journal.submit_all(&old).await;
+    stage.fold().await;
+    fill(&stage, 25_000).await;
+    let open = "UPDATE analysis_tasks SET created_at = created_at + INTERVAL 10 YEAR, \
+        status = IF(id % 2048 = 0, 'pending', 'processing') WHERE status = 'completed'";
+    sqlx::query(open).execute(&stage.pool).await.unwrap();
+
+    let counted = stage.post("/api/tasks/cancel", &json!({ "q": "text:needle" })).await.json();
+    assert_eq!((&counted["matched"], &counted["more"]), (&json!(0), &json!(true)), "{counted}");
+    let rest = json!({ "q": "text:needle", "cursor": counted["next"] });
+    let rest = stage.post("/api/tasks/cancel", &rest).await.json();
+    assert_eq!((&rest["matched"], &rest["more"]), (&json!(3), &json!(false)), "{rest}");
+    let body = json!({ "q": "text:needle", "limit": 2, "dry_run": false });
+    assert_eq!(over_all_pages(&stage.router, "/api/tasks/cancel", &body, &Value::Null).await, [3, 3, 0, 0]);
+    stage.fold().await;
+    assert_eq!(found(&stage, "status:cancelled").await.len(), 3);
+    stage.end().await;
+}
+
+async fn what_was_done_before_no_more_may_wait_is_told_and_the_rest_goes_on_there(stage: Stage) {
+    let tasks: Vec<Asked> = (0..20).map(|_| Asked::new("acting", "{}")).collect();
+    failed(&stage, &tasks).await;
+    let narrow = stage.with_room_for(10).await;
+    let body = json!({ "dry_run": false });
+    let full = post(&narrow, "/api/tasks/retry", &body).await;
+    assert_eq!((full.status.as_u16(), full.headers.contains_key("retry-after")), (429, true), "{}", full.text);
+    let acted = &full.json()["acted"];
+    let done = acted["done"].as_u64().unwrap();
+    assert!((8..=10).contains(&done) && acted["next"].is_string(), "{acted}");
+    let [_, rest, already, left] = over_all_pages(&stage.router, "/api/tasks/retry", &body, &acted["next"]).await;
+    assert_eq!((done + rest, left), (20, 0));
+    // Beside the first that found no room some did.
+    assert!(already < 8, "{already}");
+    stage.fold().await;
+    assert_eq!(found(&stage, "status:open").await.len(), 20);
     stage.end().await;
 }

@@ -332,8 +332,7 @@ impl Stage {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
-        ask(&self.router, request.body(Body::from(body.to_string())).unwrap()).await
+        post(&self.router, path, body).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -367,12 +366,23 @@ impl Stage {
         (router::public(&app), router::internal(&app))
     }
 
+    /// The same door where no more than so many tasks may wait.
+    pub(crate) async fn with_room_for(&self, tasks: u64) -> Router {
+        let set = |config: &mut Config| config.max_backlog = tasks;
+        router::public(&app_with(&self.journal, self.app.pool.clone(), &self.shutdown, set).await)
+    }
+
     pub(crate) async fn end(self) {
         self.shutdown.cancel();
         self.app.pool.close().await;
         self.pool.close().await;
         sqlx::query(AssertSqlSafe(format!("DROP DATABASE {}", self.database))).execute(&self.server).await.unwrap();
     }
+}
+
+pub(crate) async fn post(router: &Router, path: &str, body: &Value) -> Answer {
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    ask(router, request.body(Body::from(body.to_string())).unwrap()).await
 }
 
 pub(crate) async fn ask(router: &Router, request: Request<Body>) -> Answer {

@@ -168,6 +168,33 @@ async fn many_are_counted_first_and_then_dealt_with_so_many_a_request() {
 }
 
 #[tokio::test]
+async fn letters_that_cannot_be_repeated_are_passed_by_and_counted() {
+    let door = Door::open_with_tables().await;
+    let mut tasks = Vec::new();
+    for number in 0..5 {
+        tasks.push(dead(&door, "timeout", BASE_MS + number).await);
+    }
+    // Nothing knows these any more: they are on the list, and are no tasks.
+    forget(&door, &tasks[2..]).await;
+    let redrive = "/api/dead-letters/redrive";
+    let (mut after, mut pages) = (Value::Null, Vec::new());
+    while pages.len() < 9 {
+        let page = post(&door, redrive, json!({ "limit": 2, "dry_run": false, "after": after })).await;
+        let of = |name: &str| page.body[name].as_u64().unwrap_or_else(|| panic!("{page:?}"));
+        pages.push((of("done"), of("already"), of("left"), page.body["refused"].as_array().unwrap().len()));
+        after = page.body["next"].clone();
+        if after.is_null() {
+            break;
+        }
+    }
+    assert_eq!(pages, [(0, 0, 2, 2), (1, 0, 1, 1), (1, 0, 0, 0)]);
+    let counted = post(&door, redrive, json!({})).await;
+    assert_eq!((&counted.body["matched"], &counted.body["next"]), (&json!(3), &Value::Null), "{counted:?}");
+    post(&door, redrive, json!({ "after": "5" })).await.is_problem(422, "after: must be the `next`");
+    door.end().await;
+}
+
+#[tokio::test]
 async fn what_takes_letters_away_is_not_for_outsiders() {
     let inside = "127.0.0.1:0".parse().unwrap();
     let door = Door::open_with(|config| config.internal_addr = Some(inside)).await;

@@ -2,6 +2,7 @@
 
 import { learn } from '../clock'
 import { addressOf } from './base'
+import type { Acted } from './types'
 
 export type Query = Record<string, string | number | boolean | null | undefined>
 
@@ -13,6 +14,8 @@ export class Failure extends Error {
     readonly detail: string,
     readonly errors: Record<string, string[]> = {},
     readonly kind = '',
+    /** What was done before it went wrong. */
+    readonly acted: Acted | null = null,
   ) {
     super(detail)
   }
@@ -71,8 +74,8 @@ function isProblem(type: string | null): boolean {
 /** What an answer that is no success says. */
 export function failureOf(status: number, text: string): Failure {
   try {
-    const problem = JSON.parse(text) as { detail?: string; message?: string; errors?: Record<string, string[]>; type?: string }
-    return new Failure(status, problem.detail ?? problem.message ?? `HTTP ${status}`, problem.errors ?? {}, problem.type ?? '')
+    const problem = JSON.parse(text) as { detail?: string; message?: string; errors?: Record<string, string[]>; type?: string; acted?: Acted }
+    return new Failure(status, problem.detail ?? problem.message ?? `HTTP ${status}`, problem.errors ?? {}, problem.type ?? '', problem.acted ?? null)
   } catch {
     return new Failure(status, `HTTP ${status}`)
   }

@@ -268,6 +268,7 @@ export interface VersionFigures {
   sampled: number
   completed: number
   failed: number
+  failed_is_exact: boolean
   failure_share: number | null
   inference_ms: Quantiles | null
   total_ms: Quantiles | null
@@ -356,7 +357,10 @@ export interface Acted {
   dry_run: boolean
   matched: number
   more: boolean
+  next: string | null
   done: number
+  already: number
+  left: number
   refused: { task_id: string; detail: string }[]
 }
 
