@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::ask::ask;
 use crate::describe::{Absent, Invalid, Unavailable};
-use crate::insight::{LabelShare, RESULT_BYTES, Said};
+use crate::insight::{LabelShare, Said};
 use crate::overview::{Spread, spread};
 use crate::params::Params;
 use crate::path::Path;
@@ -31,6 +31,8 @@ const SAMPLE: u32 = 1_000;
 const COUNTED: u32 = 50_000;
 /// Failed tasks, of all types, that are looked at for those asked for by an alias: the newest.
 const FAILED: u32 = 2_000;
+/// A longer result is not looked at for its label, in bytes.
+const RESULT_BYTES: u32 = 4_096;
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(figures))
@@ -63,16 +65,20 @@ pub(crate) struct VersionFigures {
     /// Tasks, counted up to 50,000.
     tasks: u64,
     tasks_are_exact: bool,
-    /// How many of them, the newest, the rest is about, and those that failed and were asked for by an alias.
+    /// How many of them the rest is about: the newest 1,000, and those of the same time that failed and were asked for by an
+    /// alias.
     sampled: usize,
     completed: u64,
     failed: u64,
+    /// `false` when so many tasks, of all types, failed lately that those asked for by an alias may be missing here.
+    failed_is_exact: bool,
     /// Of those that completed or failed; `null` without any.
     failure_share: Option<f64>,
     /// In the model, shared by all tasks of a micro-batch.
     inference_ms: Option<Spread>,
     /// From the upload to the result.
     total_ms: Option<Spread>,
+    /// Of results of up to 4 KiB.
     labels: Vec<LabelShare>,
 }
 
@@ -103,11 +109,10 @@ pub(crate) async fn figures(
     if versions.is_empty() {
         return Err(Problem::not_found("there is no such task type; /api/models lists those there are"));
     }
-    let failed = failed_by_alias(&app, &task_type, from).await?;
+    let failed = FailedByAlias::read(&app, &task_type, from).await?;
     let mut figures = Figures { task_type, from, versions: Vec::new() };
     for version in versions {
-        let more_failed = failed.get(&version).copied().unwrap_or(0);
-        let of = VersionFigures::read(&app, &figures.task_type, version, from, more_failed).await?;
+        let of = VersionFigures::read(&app, &figures.task_type, version, from, &failed).await?;
         figures.versions.push(of);
     }
     Ok(Json(figures))
@@ -127,7 +132,7 @@ SELECT COUNT(*) FROM
 
 /// The row of a task without a result goes by what was asked for; who failed at it stands in its log.
 const FAILED_BY_ALIAS: &str = "\
-SELECT l.details FROM (SELECT id near_id FROM analysis_tasks
+SELECT l.details, t.created_at FROM (SELECT id near_id FROM analysis_tasks
       WHERE status = 'failed' AND created_at >= ? ORDER BY created_at DESC, id DESC LIMIT ?) near
 STRAIGHT_JOIN analysis_tasks t ON t.id = near_id AND t.task_type = ? AND t.model_version IN (?, ?, ?)
 STRAIGHT_JOIN task_logs l ON l.analysis_task_id = t.id AND l.event_type = 'failed'";
@@ -138,18 +143,36 @@ struct FailedAt {
     model_version: Option<String>,
 }
 
-/// How many tasks that were asked for by an alias failed at each version.
-async fn failed_by_alias(app: &App, task_type: &str, from: DateTime<Utc>) -> Result<HashMap<String, u64>, Problem> {
-    let mut question = sqlx::query_as(FAILED_BY_ALIAS).bind(from.naive_utc()).bind(FAILED).bind(task_type);
-    for alias in ALIASES {
-        question = question.bind(alias);
+/// When those tasks were submitted that failed lately and were asked for by an alias.
+#[derive(Debug, Default)]
+struct FailedByAlias {
+    at: HashMap<String, Vec<NaiveDateTime>>,
+    /// Of tasks from before, which failed too, nothing is known.
+    since: Option<NaiveDateTime>,
+}
+
+/// The oldest failure that is looked at, when there are more.
+const FAILED_SINCE: &str = "\
+SELECT created_at FROM analysis_tasks WHERE status = 'failed' AND created_at >= ?
+ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET ?";
+
+impl FailedByAlias {
+    async fn read(app: &App, task_type: &str, from: DateTime<Utc>) -> Result<Self, Problem> {
+        let since = sqlx::query_as(FAILED_SINCE).bind(from.naive_utc()).bind(FAILED - 1);
+        let since: Option<(NaiveDateTime,)> = ask(since.fetch_optional(&app.pool)).await?;
+        let mut question = sqlx::query_as(FAILED_BY_ALIAS).bind(from.naive_utc()).bind(FAILED).bind(task_type);
+        for alias in ALIASES {
+            question = question.bind(alias);
+        }
+        let logs: Vec<(JsonColumn<FailedAt>, NaiveDateTime)> = ask(question.fetch_all(&app.pool)).await?;
+        let mut failed = Self { since: since.map(|(since,)| since), ..Self::default() };
+        for (log, submitted_at) in logs {
+            if let Some(version) = log.0.model_version {
+                failed.at.entry(version).or_default().push(submitted_at);
+            }
+        }
+        Ok(failed)
     }
-    let logs: Vec<(JsonColumn<FailedAt>,)> = ask(question.fetch_all(&app.pool)).await?;
-    let mut failed = HashMap::new();
-    for version in logs.into_iter().filter_map(|(log,)| log.0.model_version) {
-        *failed.entry(version).or_insert(0) += 1;
-    }
-    Ok(failed)
 }
 
 #[derive(FromRow)]
@@ -167,7 +190,7 @@ impl VersionFigures {
         task_type: &str,
         version: String,
         from: DateTime<Utc>,
-        more_failed: u64,
+        failed_by_alias: &FailedByAlias,
     ) -> Result<Self, Problem> {
         let runs = sqlx::query_as(RUNS).bind(RESULT_BYTES).bind(task_type).bind(&version);
         let runs: Vec<Run> = ask(runs.bind(from.naive_utc()).bind(SAMPLE).fetch_all(&app.pool)).await?;
@@ -177,10 +200,16 @@ impl VersionFigures {
             let (counted,): (i64,) = ask(count.bind(from.naive_utc()).bind(COUNTED).fetch_one(&app.pool)).await?;
             tasks = u64::try_from(counted).unwrap_or(0);
         }
-        Ok(Self::of(version, tasks, &runs, more_failed))
+        Ok(Self::of(version, tasks, &runs, failed_by_alias))
     }
 
-    fn of(version: String, tasks: u64, runs: &[Run], more_failed: u64) -> Self {
+    fn of(version: String, tasks: u64, runs: &[Run], failed_by_alias: &FailedByAlias) -> Self {
+        // Failures of a longer time than the rest is about would be too many beside it.
+        let is_cut = runs.len() == SAMPLE as usize;
+        let begin = runs.iter().map(|run| run.created_at).min().filter(|_| is_cut);
+        let all_failed = failed_by_alias.at.get(&version).map_or(&[][..], Vec::as_slice);
+        let more_failed = all_failed.iter().filter(|at| begin.is_none_or(|begin| **at >= begin)).count() as u64;
+        let failed_is_exact = failed_by_alias.since.is_none_or(|since| begin.is_some_and(|begin| begin > since));
         let ended_as = |status: &str| runs.iter().filter(|run| run.status == status).count() as u64;
         let (completed, failed) = (ended_as("completed"), ended_as("failed") + more_failed);
         let total_ms = |run: &Run| {
@@ -197,11 +226,12 @@ impl VersionFigures {
         }
         Self {
             version,
-            tasks: tasks + more_failed,
-            tasks_are_exact: tasks < u64::from(COUNTED),
+            tasks: tasks + all_failed.len() as u64,
+            tasks_are_exact: tasks < u64::from(COUNTED) && failed_by_alias.since.is_none(),
             sampled: runs.len() + more_failed as usize,
             completed,
             failed,
+            failed_is_exact,
             failure_share: (completed + failed > 0).then(|| failed as f64 / (completed + failed) as f64),
             inference_ms: spread(runs.iter().filter_map(|run| Some(run.inference_us? as f64 / 1e3)).collect()),
             total_ms: spread(runs.iter().filter_map(total_ms).collect()),
@@ -234,11 +264,33 @@ mod tests {
             run("failed", None),
             run("pending", None),
         ];
-        let figures = VersionFigures::of("v1".to_owned(), 5, &runs, 0);
+        let figures = VersionFigures::of("v1".to_owned(), 5, &runs, &FailedByAlias::default());
         assert_eq!((figures.completed, figures.failed, figures.failure_share), (3, 1, Some(0.25)));
         assert_eq!((figures.inference_ms.map(Spread::p95), figures.total_ms.map(Spread::p95)), (Some(2.0), Some(30.0)));
         assert_eq!(figures.labels.len(), 2);
-        let none = VersionFigures::of("v1".to_owned(), 0, &[], 0);
+        let none = VersionFigures::of("v1".to_owned(), 0, &[], &FailedByAlias::default());
         assert_eq!((none.failure_share, none.inference_ms, none.tasks_are_exact), (None, None, true));
+    }
+    #[test]
+    fn failures_by_alias_count_for_the_time_that_the_sample_is_of() {
+        let second = |at: i64| NaiveDateTime::default() + TimeDelta::seconds(at);
+        let runs = |count: i64| -> Vec<Run> {
+            (0..count).map(|at| Run { created_at: second(10_000 - at), ..run("completed", None) }).collect()
+        };
+        // One before the newest thousand began, and two since.
+        let at = HashMap::from([("v1".to_owned(), vec![second(5), second(9_001), second(9_900)])]);
+        for (count, since, failed, is_exact) in [
+            (1_000, None, 2, true),
+            (999, None, 3, true),
+            (1_000, Some(5), 2, true),
+            (1_000, Some(9_001), 2, false),
+            (999, Some(5), 3, false),
+        ] {
+            let failed_by_alias = FailedByAlias { at: at.clone(), since: since.map(second) };
+            let figures = VersionFigures::of("v1".to_owned(), 50, &runs(count), &failed_by_alias);
+            let told = (figures.failed, figures.failed_is_exact, figures.sampled as i64);
+            assert_eq!(told, (failed, is_exact, count + failed as i64), "{count} {since:?}");
+            assert_eq!((figures.tasks, figures.tasks_are_exact), (53, since.is_none()));
+        }
     }
 }

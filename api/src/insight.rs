@@ -28,7 +28,7 @@ const SAMPLE: u32 = 2_000;
 /// Completed tasks that are counted.
 const COUNTED: u32 = 50_000;
 /// A longer result is not looked at, in bytes.
-pub(crate) const RESULT_BYTES: u32 = 65_536;
+const RESULT_BYTES: u32 = 65_536;
 /// Labels and entities that are named, the most frequent.
 const LABELS: usize = 20;
 const ENTITIES: usize = 30;

@@ -314,7 +314,47 @@ on_each_server!(
     a_change_that_leaves_the_callers_to_no_analyzer_is_made_only_by_force,
     shadows_are_compared_with_the_answers,
     each_version_s_figures_are_its_own_and_of_the_time_asked_for,
+    a_failure_share_is_of_one_stretch_of_time_and_says_when_others_failures_hide_it,
 );
+
+/// Rows of tasks that nobody submitted: `count` of them, one a millisecond, up to `age_s` ago.
+async fn fill(stage: &Stage, first: u64, count: u64, (task_type, version, status): (&str, &str, &str), age_s: u64) {
+    let fill = format!(
+        "INSERT INTO analysis_tasks (id, task_id, tenant, task_type, data_payload, model_version, status, attempt, \
+         dead_lettered, last_n, created_at, updated_at) \
+         WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < {count}) \
+         SELECT (1000000 + {first} + n) * 1024, LOWER(CONCAT('00000000-0000-7000-8000-', LPAD(HEX({first} + n), 12, '0'))), \
+         'default', '{task_type}', '{{}}', '{version}', '{status}', 1, 0, 1, \
+         UTC_TIMESTAMP(6) - INTERVAL {age_s} SECOND - INTERVAL n * 1000 MICROSECOND, UTC_TIMESTAMP(6) FROM numbers"
+    );
+    let mut one = stage.pool.acquire().await.unwrap();
+    // Each server has its own name for how far a question may go on by itself.
+    for name in ["cte_max_recursion_depth", "max_recursive_iterations"] {
+        let _ = sqlx::query(sqlx::AssertSqlSafe(format!("SET SESSION {name} = 100000"))).execute(&mut *one).await;
+    }
+    sqlx::query(sqlx::AssertSqlSafe(fill)).execute(&mut *one).await.unwrap();
+}
+
+async fn a_failure_share_is_of_one_stretch_of_time_and_says_when_others_failures_hide_it(stage: Stage) {
+    served(&stage, &["v1.0"]).await;
+    fill(&stage, 0, 1_500, ("sentiment_analysis", "v1.0", "completed"), 60).await;
+    fill(&stage, 10_000, 30, ("sentiment_analysis", "stable", "failed"), 1_800).await;
+    let log = "INSERT INTO task_logs (id, analysis_task_id, event_type, description, details, created_at) \
+        SELECT id, id, 'failed', 'it failed', '{\"model_version\":\"v1.0\"}', created_at FROM analysis_tasks \
+        WHERE model_version = 'stable'";
+    sqlx::query(log).execute(&stage.pool).await.unwrap();
+    let first = async || stage.read("/api/models/sentiment_analysis/figures").await["versions"][0].clone();
+    let told = |figures: &Value| ["tasks", "sampled", "failed", "failed_is_exact"].map(|name| figures[name].clone());
+    // They failed half an hour ago; the newest thousand tasks are of the last minutes.
+    let before = first().await;
+    assert_eq!(told(&before), [json!(1_530), json!(1_000), json!(0), json!(true)], "{before}");
+    assert_eq!(before["failure_share"], json!(0.0));
+
+    fill(&stage, 20_000, 2_000, ("named_entity_recognition", "v1.0", "failed"), 10).await;
+    let hidden = first().await;
+    assert_eq!((&hidden["failed_is_exact"], &hidden["tasks_are_exact"]), (&json!(false), &json!(false)), "{hidden}");
+    stage.end().await;
+}
 
 async fn each_version_s_figures_are_its_own_and_of_the_time_asked_for(stage: Stage) {
     served(&stage, &["v1.0", "v2.0"]).await;
@@ -324,13 +364,16 @@ async fn each_version_s_figures_are_its_own_and_of_the_time_asked_for(stage: Sta
     let (old, other) = (asked("v1.0").at(hours_ago(3)), asked("v2.0"));
     // Whoever asks for an alias fails at a version all the same, unless it failed before one was chosen.
     let (at_second, nowhere, waiting) = (asked("stable"), asked("stable"), asked("stable"));
-    let all = [&good, &bad, &failed, &open, &old, &other, &at_second, &nowhere, &waiting].map(Clone::clone);
+    // Nobody reads so much for one word.
+    let (long, too_long) = (asked("v2.0"), json!({ "label": "Negative", "more": "x".repeat(5_000) }).to_string());
+    let all = [&good, &bad, &failed, &open, &old, &other, &long, &at_second, &nowhere, &waiting].map(Clone::clone);
     stage.journal.submit_all(&all).await;
     for (task, result) in [
         (&good, r#"{"sentiment":"Positive","score":0.9}"#),
         (&bad, r#"{"sentiment":"Negative","score":0.1}"#),
         (&old, r#"{"sentiment":"Neutral"}"#),
         (&other, r#"{"label":"Positive"}"#),
+        (&long, &too_long),
     ] {
         stage.journal.complete(task, result).await;
     }
@@ -351,8 +394,9 @@ async fn each_version_s_figures_are_its_own_and_of_the_time_asked_for(stage: Sta
     let labels: Vec<&Value> = first["labels"].as_array().unwrap().iter().map(|label| &label["label"]).collect();
     assert_eq!(labels, ["Negative", "Positive"]);
     let second = of(&figures, "v2.0");
-    assert_eq!((&second["labels"][0]["share"], &second["failure_share"]), (&json!(1.0), &json!(0.5)));
-    assert_eq!((&second["tasks"], &second["failed"]), (&json!(2), &json!(1)));
+    assert_eq!(&second["labels"][0]["share"], &json!(1.0));
+    assert!((second["failure_share"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9);
+    assert_eq!((&second["tasks"], &second["failed"]), (&json!(3), &json!(1)));
     let day = stage.read("/api/models/sentiment_analysis/figures?within=day").await;
     assert_eq!((&of(&day, "v1.0")["tasks"], &of(&day, "v1.0")["completed"]), (&json!(5), &json!(3)));
     assert_eq!(stage.get("/api/models/nothing/figures").await.status, StatusCode::NOT_FOUND);
