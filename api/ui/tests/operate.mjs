@@ -18,6 +18,8 @@ export const whatWasSentIsShownWithItsAnswerAndItsSignatureIsChecked = (browser,
     for (const name of ['webhook-id', 'webhook-timestamp', 'webhook-signature', 'x-webhook-signature', 'traceparent']) {
       await headers.getByText(got.headers[name], { exact: true }).waitFor()
     }
+    const shown = await page.getByLabel('Body as it was sent').textContent()
+    if (shown !== got.body) throw new Error(`another body is shown: ${shown}`)
     await page.getByTestId('answer').getByText('Noted, thank you.').waitFor()
     for (const [tried, outcome] of [[secret, 'fits'], [`whsec_${'A'.repeat(44)}`, 'differs'], ['whsec_%%', 'no_key'], [secret, 'fits']]) {
       await page.getByTestId('secret').fill(tried)
@@ -54,7 +56,7 @@ export const whatAReceiverLostSinceAPositionIsSentAgain = (browser, stack) =>
     await page.screenshot({ path: path.join(stack.shots, 'send-again.png') })
     await page.getByTestId('reason').fill('the receiver lost a disk')
     await page.getByTestId('act').click()
-    await page.getByText('1 are sent again').waitFor()
+    await page.getByText('1 is sent again').waitFor()
     await eventually('it came twice', async () => times() === 2)
     const [first, second] = stack.received.filter((one) => one.body.includes(id))
     if (first.headers['webhook-id'] !== second.headers['webhook-id'] || first.body !== second.body) throw new Error('it is not the same')
