@@ -70,8 +70,8 @@ fn outside() -> OpenApiRouter<Arc<App>> {
 }
 
 /// The former model server's paths, what changes which version answers, what concerns many tasks or dead letters or takes one
-/// away, what makes receivers of webhooks receive something or shows what they were sent, and what shows how this process is set up: nothing tells callers
-/// apart yet.
+/// away, what makes receivers of webhooks receive something or shows what they were sent, and what shows how this process is
+/// set up: nothing tells callers apart yet.
 fn inside() -> OpenApiRouter<Arc<App>> {
     let routes = OpenApiRouter::new()
         .merge(analyze::routes())

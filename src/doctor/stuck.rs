@@ -13,6 +13,7 @@ use redis::Value;
 use sqlx::MySqlPool;
 
 use super::{Finding, broken, good, weak};
+use crate::caller::plain::count;
 
 /// What janitors do within a second or so is late after this, in milliseconds.
 const LATE_MS: i64 = 10_000;
@@ -68,20 +69,22 @@ async fn look(
     let mut findings = Vec::new();
     if retries > 0 {
         findings.push(weak(
-            format!("{retries} retries are due and not back on their lanes"),
+            match retries {
+                1 => "1 retry is due and not back on its lane".to_owned(),
+                _ => format!("{retries} retries are due and not back on their lanes"),
+            },
             "start `insightforge analyzer`: every analyzer brings them back",
         ));
     }
     if deadlines > 0 {
         findings.push(weak(
-            format!("{deadlines} waiting tasks are out of time and not ended"),
+            format!("{} {} out of time and not ended", count(deadlines, "waiting task"), is(deadlines)),
             "start `insightforge api`: it ends them",
         ));
     }
     findings.push(good(match letters {
         0 => "no dead letters".to_owned(),
-        1 => "1 dead letter; see `insightforge dead-letters list`".to_owned(),
-        letters => format!("{letters} dead letters; see `insightforge dead-letters list`"),
+        letters => format!("{}; see `insightforge dead-letters list`", count(letters, "dead letter")),
     }));
     Ok((lanes, findings))
 }
@@ -129,7 +132,11 @@ fn judge(name: &str, load: &Load, workers: &[Worker]) -> Vec<Finding> {
     let mut findings = Vec::new();
     if load.silent > 0 {
         findings.push(weak(
-            format!("{name}: {} tasks are held by analyzers that have been silent for two leases", load.silent),
+            format!(
+                "{name}: {} {} held by analyzers that have been silent for two leases",
+                count(load.silent, "task"),
+                is(load.silent)
+            ),
             "start `insightforge analyzer`: every analyzer takes over from those that are gone",
         ));
     }
@@ -137,8 +144,9 @@ fn judge(name: &str, load: &Load, workers: &[Worker]) -> Vec<Finding> {
         (0, _) => {}
         (waiting, true) if load.groups_missing > 0 => findings.push(weak(
             format!(
-                "{name}: {waiting} tasks wait, and their consumer group is gone in {} partitions",
-                load.groups_missing
+                "{name}: {}, and the consumer group is gone in {}",
+                wait(waiting),
+                count(load.groups_missing, "partition")
             ),
             "analyzers make it anew by themselves within seconds; if not, restart them",
         )),
@@ -146,11 +154,19 @@ fn judge(name: &str, load: &Load, workers: &[Worker]) -> Vec<Finding> {
         // Lanes of versions are told with the routes.
         (_, false) if !anybody && Lane::parse(name).is_none_or(|lane| lane.model_version != STABLE) => {}
         (waiting, false) => findings.push(weak(
-            format!("{name}: {waiting} tasks wait and no analyzer takes from it"),
+            format!("{name}: {} and no analyzer takes from it", wait(waiting)),
             "start an analyzer that has it; `insightforge why <task>` says what is missing",
         )),
     }
     findings
+}
+
+fn wait(tasks: u64) -> String {
+    format!("{} {}", count(tasks, "task"), if tasks == 1 { "waits" } else { "wait" })
+}
+
+fn is(things: u64) -> &'static str {
+    if things == 1 { "is" } else { "are" }
 }
 
 /// Announcements that should have been sent, and those that were not taken for long.
@@ -162,7 +178,7 @@ pub(super) async fn webhooks(pool: &MySqlPool) -> Vec<Finding> {
 }
 
 async fn look_for_webhooks(pool: &MySqlPool) -> Result<Vec<Finding>, sqlx::Error> {
-    let overdue: i64 = sqlx::query_scalar(
+    let late: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM (SELECT 1 FROM webhook_outbox
             WHERE state IN (0, 1) AND due_at < UTC_TIMESTAMP(6) - INTERVAL ? SECOND LIMIT ?) overdue",
     )
@@ -180,22 +196,25 @@ async fn look_for_webhooks(pool: &MySqlPool) -> Result<Vec<Finding>, sqlx::Error
     .bind(UNDELIVERED_S)
     .fetch_all(pool)
     .await?;
-    let overdue = match overdue {
+    let overdue = match late {
         0 => good("no webhook is overdue".to_owned()),
-        count => weak(
+        late => weak(
             format!(
-                "{}{count} webhooks should have been sent more than {OVERDUE_S} s ago",
-                at_least(count, OVERDUE_MOST)
+                "{}{} should have been sent more than {OVERDUE_S} s ago",
+                at_least(late, OVERDUE_MOST),
+                count(late.unsigned_abs(), "webhook")
             ),
             "is `insightforge projector` running, and are its receivers answering? GET /api/webhooks/deliveries tells",
         ),
     };
-    let undelivered = undelivered.into_iter().map(|(endpoint, count, oldest_s)| {
+    let undelivered = undelivered.into_iter().map(|(endpoint, owed, oldest_s)| {
         let receiver = if endpoint == "task" { "URLs that callers named".to_owned() } else { format!("endpoint {endpoint:?}") };
         weak(
             format!(
-                "{}{count} webhooks to {receiver} have been undelivered for more than an hour, one of them for {} h",
-                at_least(count, UNDELIVERED_MOST),
+                "{}{} to {receiver} {} been undelivered for more than an hour, the oldest for {} h",
+                at_least(owed, UNDELIVERED_MOST),
+                count(owed.unsigned_abs(), "webhook"),
+                if owed == 1 { "has" } else { "have" },
                 oldest_s / 3_600
             ),
             "mend the receiver: what waits is sent within minutes of its first good answer, and given up after about 90 hours",
@@ -204,8 +223,8 @@ async fn look_for_webhooks(pool: &MySqlPool) -> Result<Vec<Finding>, sqlx::Error
     Ok(std::iter::once(overdue).chain(undelivered).collect())
 }
 
-fn at_least(count: i64, most: i64) -> &'static str {
-    if count >= most { "at least " } else { "" }
+fn at_least(found: i64, most: i64) -> &'static str {
+    if found >= most { "at least " } else { "" }
 }
 
 #[cfg(test)]
@@ -226,8 +245,10 @@ mod tests {
             (load(0, 0, 0), &[], vec![]),
             (load(5, 0, 0), &[], vec!["5 tasks wait and no analyzer"]),
             (load(5, 0, 2), &["acting:stable"], vec!["group is gone in 2 partitions"]),
+            (load(1, 0, 1), &["acting:stable"], vec!["1 task waits, and the consumer group is gone in 1 partition"]),
             (load(0, 3, 0), &["acting:stable"], vec!["3 tasks are held"]),
-            (load(1, 3, 0), &["acting:v2"], vec!["3 tasks are held", "1 tasks wait and no analyzer"]),
+            (load(0, 1, 0), &["acting:stable"], vec!["1 task is held"]),
+            (load(1, 3, 0), &["acting:v2"], vec!["3 tasks are held", "1 task waits and no analyzer"]),
         ] {
             let found = judge("acting:stable", &load, &[worker(lanes)]);
             assert_eq!(found.len(), parts.len(), "{found:?}");
@@ -258,7 +279,7 @@ mod tests {
             let _: String = link.query(redis::cmd("XADD").arg(&key).arg("*").arg("i").arg("x")).await.unwrap();
         }
         assert!(found(&[]).await.contains("acting:stable: 2 tasks wait and no analyzer takes from it"));
-        assert!(found(&[worker(&["acting:stable"])]).await.contains("consumer group is gone in 1 partitions"));
+        assert!(found(&[worker(&["acting:stable"])]).await.contains("consumer group is gone in 1 partition"));
 
         let _: Value = link.query(redis::cmd("XGROUP").arg("CREATE").arg(&key).arg("acting").arg("0")).await.unwrap();
         let mut read = redis::cmd("XREADGROUP");
@@ -270,12 +291,11 @@ mod tests {
             let _: i64 = link.query(&place).await.unwrap();
         }
         let all = found(&[worker(&["acting:stable"])]).await;
-        for part in
-            ["1 tasks are held by analyzers", "1 retries are due", "1 waiting tasks are out of time", "1 dead letter;"]
+        for part in ["1 task is held by analyzers", "1 retry is due", "1 waiting task is out of time", "1 dead letter;"]
         {
             assert!(all.contains(part), "{part}: {all}");
         }
-        assert!(!all.contains("tasks wait"), "one waits, and it is served: {all}");
+        assert!(!all.contains("task waits"), "one waits, and it is served: {all}");
     }
 
     #[tokio::test]
@@ -313,7 +333,7 @@ mod tests {
             sqlx::query(old).execute(&pool).await.unwrap();
             let found: Vec<String> = webhooks(&pool).await.into_iter().map(|finding| finding.what).collect();
             let undelivered =
-                "3 webhooks to endpoint \"e\" have been undelivered for more than an hour, one of them for 30 h";
+                "3 webhooks to endpoint \"e\" have been undelivered for more than an hour, the oldest for 30 h";
             assert_eq!(found, ["no webhook is overdue", undelivered]);
             pool.close().await;
             sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {database}"))).execute(&server).await.unwrap();
