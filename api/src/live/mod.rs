@@ -4,11 +4,12 @@
 //! 2. [`topic`] – which events somebody follows; [`kinds`] – of what kind a task is, where its event does not say.
 //! 3. [`follow`] – one follower's way: the past from its cursor on, then what is new, without a gap; cut off when it takes
 //!    nothing.
-//! 4. [`socket`] – `/api/ws`; [`stream`] – server-sent events.
+//! 4. [`socket`] – `/api/ws`; [`stream`] – server-sent events, by [`frames`].
 //!
 //! All of them share the process's one reader of the journal, [`crate::tail`].
 
 pub(crate) mod follow;
+pub(crate) mod frames;
 pub(crate) mod kinds;
 pub(crate) mod socket;
 pub(crate) mod stream;

@@ -1,27 +1,23 @@
 //! Server-sent events: the journal (`GET /api/events`, asked for as `text/event-stream`), and one task
 //! (`GET /api/tasks/{id}/stream`). Browsers go on by themselves where they broke off, by `Last-Event-ID`.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use futures_util::Stream;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::Response;
 use insightforge_schema::id::Cursor;
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::time::{interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::ALIVE;
 use super::follow::{Follower, Gone, Out};
+use super::frames::{Frames, named, open};
 use super::told::Told;
 use super::topic::Topic;
-use super::{ALIVE, PATIENCE, Place};
 use crate::app::App;
 use crate::describe::{Absent, Invalid, Unavailable};
 use crate::event_view::EventView;
@@ -30,16 +26,12 @@ use crate::params::{self, Params, task_id};
 use crate::path::Path;
 use crate::problem::Problem;
 
-/// Frames that may wait for a connection.
-const WAITING: usize = 256;
 /// How soon a browser comes back, in milliseconds.
 const RETRY_MS: u32 = 2_000;
 /// Events of a task's past in one look at it.
 const PAGE: u32 = 500;
 /// Where a browser says how far it had come.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// For a proxy that would gather an answer before it passes it on.
-const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 pub(crate) fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(task))
@@ -60,11 +52,10 @@ pub(crate) fn last_event_id(headers: &HeaderMap) -> Option<&str> {
 
 /// The journal, or what `topic` has of it, behind `after`; without that, what is to come.
 pub(crate) fn journal(app: &Arc<App>, topic: Topic, after: Option<Cursor>) -> Result<Response, Problem> {
-    let place = app.live.place()?;
-    let (out, response) = open();
+    let (out, response) = open(app.live.place()?);
     let app = app.clone();
     tokio::spawn(async move {
-        let stream = Streamed { follower: Follower::new(&app), out, app, _place: place };
+        let stream = Streamed { follower: Follower::new(&app), out, app };
         stream.run(async |follower, out| follower.add(topic, after, out).await).await;
     });
     Ok(response)
@@ -98,11 +89,10 @@ pub(crate) async fn task(
     params.finish()?;
     let after = last_event_id(&headers).and_then(|id| id.parse().ok()).or(after).unwrap_or(0);
     let begin = locate(&app, task).await?.ok_or_else(|| Problem::not_found(format!("there is no task {task}")))?;
-    let place = app.live.place()?;
-    let (out, response) = open();
+    let (out, response) = open(app.live.place()?);
     tokio::spawn(async move {
         let out = TaskFrames { frames: out, after };
-        let stream = Streamed { follower: Follower::new(&app), out, app: app.clone(), _place: place };
+        let stream = Streamed { follower: Follower::new(&app), out, app: app.clone() };
         stream.run(async |follower, out| tell_task(&app, &begin, follower, out).await).await;
     });
     Ok(response)
@@ -133,26 +123,13 @@ struct Streamed<O> {
     app: Arc<App>,
     follower: Follower,
     out: O,
-    _place: Place,
 }
 
-/// The end that frames go in at.
-struct Frames {
-    sender: mpsc::Sender<Bytes>,
-    last: Arc<Mutex<Option<Bytes>>>,
-}
-
-/// The same for one task: events are named by their numbers, and the terminal one is the last.
+/// Frames for one task: events are named by their numbers, and the terminal one is the last.
 struct TaskFrames {
     frames: Frames,
     /// The last number that was told.
     after: u64,
-}
-
-/// The end that the connection takes them from; what is said last needs no room.
-struct Taken {
-    receiver: mpsc::Receiver<Bytes>,
-    last: Arc<Mutex<Option<Bytes>>>,
 }
 
 impl<O: Out + Framed> Streamed<O> {
@@ -164,12 +141,13 @@ impl<O: Out + Framed> Streamed<O> {
         }
         let mut alive = interval(ALIVE);
         alive.reset();
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while done.is_ok() {
-            let gone = self.out.frames().sender.clone();
+            let closed = self.out.frames().closed();
             done = tokio::select! {
                 heard = self.follower.next() => self.follower.pass_on(heard, &mut self.out).await,
-                _ = alive.tick() => self.out.frames().send(Bytes::from_static(b": alive\n\n")).await,
-                () = gone.closed() => Err(Gone::Left),
+                _ = alive.tick() => self.out.frames().show_life().await,
+                () = closed => Err(Gone::Left),
                 () = self.app.shutdown.cancelled() => Err(Gone::Stopping),
             };
         }
@@ -200,47 +178,6 @@ impl Framed for TaskFrames {
     }
 }
 
-impl Frames {
-    async fn send(&mut self, frame: Bytes) -> Result<(), Gone> {
-        // While there is room, as nearly always, no timer is needed.
-        let frame = match self.sender.try_send(frame) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => return Err(Gone::Left),
-            Err(TrySendError::Full(frame)) => frame,
-        };
-        match timeout(PATIENCE, self.sender.send(frame)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Gone::Left),
-            Err(_) => Err(Gone::Slow),
-        }
-    }
-
-    /// Says why the stream ends, behind whatever waits.
-    fn end(&self, gone: &Gone, cursor: &str) {
-        let reason = match gone {
-            Gone::Left | Gone::Done | Gone::Stopping => return,
-            Gone::Slow => "too slow".to_owned(),
-            Gone::MovedBack => "the journal has moved back: load anew".to_owned(),
-            Gone::Unreadable(problem) => problem.detail.clone(),
-        };
-        self.say_last(named("cut", &json!({ "reason": reason, "cursor": cursor })));
-    }
-
-    fn say_last(&self, frame: Bytes) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(frame);
-    }
-}
-
-impl Out for Frames {
-    async fn tell(&mut self, told: &Told) -> Result<(), Gone> {
-        self.send(told.frame()).await
-    }
-
-    async fn flush(&mut self) -> Result<(), Gone> {
-        Ok(())
-    }
-}
-
 impl TaskFrames {
     async fn tell_view(&mut self, event: &EventView) -> Result<(), Gone> {
         let n = event.position.split(':').nth(1).and_then(|n| n.parse().ok()).unwrap_or(self.after);
@@ -268,33 +205,6 @@ impl Out for TaskFrames {
     }
 
     async fn flush(&mut self) -> Result<(), Gone> {
-        Ok(())
+        self.frames.flush().await
     }
-}
-
-impl Stream for Taken {
-    type Item = Result<Bytes, std::convert::Infallible>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let frame = ready!(self.receiver.poll_recv(context));
-        let frame = frame.or_else(|| self.last.lock().unwrap_or_else(PoisonError::into_inner).take());
-        Poll::Ready(frame.map(Ok))
-    }
-}
-
-/// A response that begins at once, and the end that frames go in at.
-fn open() -> (Frames, Response) {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    let last = Arc::new(Mutex::new(None));
-    let taken = Taken { receiver, last: last.clone() };
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (NO_BUFFERING, HeaderValue::from_static("no")),
-    ];
-    (Frames { sender, last }, (headers, Body::from_stream(taken)).into_response())
-}
-
-/// One event with a name of its own.
-fn named(name: &str, data: &serde_json::Value) -> Bytes {
-    format!("event: {name}\ndata: {data}\n\n").into()
 }

@@ -1,16 +1,10 @@
 //! Following the journal over a WebSocket and as server-sent events: everything once, at once, and without a gap.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-
-use insightforge_schema::id::{Partition, TaskId};
+use insightforge_schema::id::TaskId;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::served::{Client, Got, LONG, Reader, Sent, Served, position};
+use crate::served::{Client, Got, Reader, Sent, Served, assert_gapless};
 use crate::stage::{Asked, Stage};
 
 async fn stage() -> Stage {
@@ -23,16 +17,6 @@ fn asked() -> Asked {
 
 fn types(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["type"].as_str().unwrap()).collect()
-}
-
-/// Every partition's numbers follow one another.
-fn assert_gapless(events: &[Value]) {
-    let mut last: HashMap<Partition, u64> = HashMap::new();
-    for event in events {
-        let position = position(event);
-        let before = last.insert(position.partition, position.n);
-        assert!(before.is_none_or(|before| position.n == before + 1), "{before:?} {position}");
-    }
 }
 
 #[tokio::test]
@@ -202,82 +186,6 @@ async fn pages_of_others_may_not_listen_and_other_requests_are_told_what_the_pat
         (answer.status.as_u16(), answer.json()["type"].as_str()),
         (400, Some("urn:insightforge:problem:no-websocket"))
     );
-    served.end().await;
-    stage.end().await;
-}
-
-#[tokio::test]
-async fn a_client_that_takes_nothing_is_cut_off_with_a_cursor_from_which_nothing_is_missing() {
-    let stage = stage().await;
-    let served = Served::new(&stage).await;
-    let mut client = Client::new(&served).await;
-    client.follow(&json!("all"), None).await;
-    // More than the buffers of the kernel and of both ends take.
-    let document = format!(r#"{{"text":"{}"}}"#, "x".repeat(500_000));
-    let count = 60;
-    for _ in 0..count {
-        stage.journal.submit(&Asked::new("acting", &document)).await;
-    }
-    // It does not read until it has been cut off; the connection then holds what was on its way, and the reason.
-    let began = Instant::now();
-    while stage.app.followers_cut() == 0 {
-        assert!(began.elapsed() < LONG, "it is cut off");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let mut events = Vec::new();
-    let reason = loop {
-        match client.next().await {
-            Got::Message(event) => events.push(event),
-            Got::Closed(code, reason) => break (code, reason),
-            Got::Broken => panic!("it is told why"),
-        }
-    };
-    assert!(events.len() < count, "it got {} of {count}", events.len());
-    let cursor = reason.1.strip_prefix("resume after ").unwrap_or_else(|| panic!("{reason:?}")).to_owned();
-    assert_eq!(reason.0, 1013);
-    let mut again = Client::new(&served).await;
-    events.extend(again.follow(&json!("all"), Some(&cursor)).await.0);
-    assert_eq!(events.len(), count);
-    assert_gapless(&events);
-    drop((client, again));
-    while stage.app.followers() > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    served.end().await;
-    stage.end().await;
-}
-
-#[tokio::test]
-async fn many_who_read_the_past_slowly_do_not_keep_others_from_it() {
-    let stage = stage().await;
-    let served = Served::new(&stage).await;
-    let document = format!(r#"{{"text":"{}"}}"#, "x".repeat(500_000));
-    let (count, slow) = (10, 33);
-    for _ in 0..count {
-        stage.journal.submit(&Asked::new("acting", &document)).await;
-    }
-    let task = asked();
-    stage.journal.submit(&task).await;
-    let taken = Arc::new(AtomicUsize::new(0));
-    let mut followers = JoinSet::new();
-    for _ in 0..slow {
-        let mut client = Client::narrow(&served).await;
-        client.say(&json!({ "subscribe": "all", "after": "0" })).await;
-        let taken = taken.clone();
-        followers.spawn(async move {
-            for _ in 0..count {
-                client.event().await;
-                taken.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-    }
-    let mut client = Client::new(&served).await;
-    let (past, _) = client.follow(&json!({ "task": task.task }), Some("0")).await;
-    assert_eq!(types(&past), ["submitted"]);
-    let taken = taken.load(Ordering::Relaxed);
-    assert!(taken < count * slow, "the slow ones were still at it: {taken}");
-    followers.shutdown().await;
     served.end().await;
     stage.end().await;
 }

@@ -11,6 +11,7 @@ mod list;
 mod live;
 mod models;
 mod overview;
+mod patience;
 mod proxy;
 mod result;
 mod search;

@@ -1,11 +1,12 @@
 //! A stage behind a real socket, and clients that follow the journal there.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use insightforge_api::serve::Listener;
-use insightforge_schema::id::Position;
+use insightforge_schema::id::{Partition, Position};
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -60,9 +61,7 @@ impl Client {
 
     /// One that has little room for what it has not read yet.
     pub(crate) async fn narrow(served: &Served) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        let stream = socket.connect(served.addr).await.unwrap();
+        let stream = narrow(served).await;
         Self(client_async(format!("ws://{}/api/ws", served.addr), stream).await.unwrap().0)
     }
 
@@ -129,8 +128,25 @@ impl Client {
     }
 }
 
-pub(crate) fn position(event: &Value) -> Position {
+/// A connection that has little room for what was not read from it yet.
+pub(crate) async fn narrow(served: &Served) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(served.addr).await.unwrap()
+}
+
+fn position(event: &Value) -> Position {
     event["position"].as_str().unwrap().parse().unwrap()
+}
+
+/// Every partition's numbers follow one another.
+pub(crate) fn assert_gapless(events: &[Value]) {
+    let mut last: HashMap<Partition, u64> = HashMap::new();
+    for event in events {
+        let position = position(event);
+        let before = last.insert(position.partition, position.n);
+        assert!(before.is_none_or(|before| position.n == before + 1), "{before:?} {position}");
+    }
 }
 
 /// A client of server-sent events.
