@@ -4,32 +4,41 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use insightforge_schema::id::{Cursor, Partition, Position};
+use futures_util::FutureExt;
+use insightforge_schema::id::{Cursor, Position};
 use insightforge_schema::link::LinkError;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::TURN;
+use super::past::Past;
 use super::told::Told;
 use super::topic::Topic;
 use crate::app::App;
-use crate::merge::{Merged, check_not_beyond_end, ends};
+use crate::merge::{check_not_beyond_end, ends};
 use crate::problem::Problem;
 use crate::tail::{Heard, Listener, Watch};
 
 /// Who misses events this often within [`WINDOW`] does not keep up.
 const MISSES_MOST: u32 = 3;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Events of the past that are put on their way before the connection is made to send them.
-const AT_ONCE: usize = 64;
 
 /// Where events go.
 pub(crate) trait Out {
-    /// Puts one event on its way.
+    /// Puts one event on its way; whole or, when this is given up, not at all.
     async fn tell(&mut self, told: &Told) -> Result<(), Gone>;
 
     /// Sees to it that what was put on its way leaves.
     async fn flush(&mut self) -> Result<(), Gone>;
+
+    /// Waits until the connection has taken what was put on its way.
+    async fn drain(&mut self) -> Result<(), Gone>;
+
+    /// Shows life as long as the other end is there, to which everything up to `told` was told.
+    async fn stays(&mut self, told: &Cursor) -> Gone;
+
+    /// The same between two pieces of work, without waiting.
+    fn look_up(&mut self, told: &Cursor) -> Result<(), Gone> {
+        self.stays(told).now_or_never().map_or(Ok(()), Err)
+    }
 }
 
 /// Why a follower follows no longer.
@@ -106,7 +115,7 @@ impl Follower {
         }
         self.settle();
         if let Some(after) = after {
-            self.tell_past(&topic, &after, out).await?;
+            self.tell_past(&topic, after, out).await?;
         }
         self.listen(&topic).await?;
         let known = self.topics.contains(&topic);
@@ -180,79 +189,16 @@ impl Follower {
 
     /// Reads from the cursor to the journal's end, in turn with others.
     pub(crate) async fn catch_up(&mut self, out: &mut impl Out) -> Result<(), Gone> {
-        while let Turn::Over = self.catch_up_for_a_turn(out).await? {}
+        let past = Past { app: &self.app, topics: &self.topics, cursor: &mut self.cursor, upto: None };
+        past.tell(out).await?;
         self.live = false;
         Ok(())
     }
 
-    async fn catch_up_for_a_turn(&mut self, out: &mut impl Out) -> Result<Turn, Gone> {
-        let app = self.app.clone();
-        let turn = Reading::begin(&app).await;
-        let mut merged = Merged::new(self.partitions(), &self.cursor);
-        let mut told = 0;
-        while has_next(&app, &mut merged).await? {
-            let Some(event) = merged.take() else { break };
-            let mut cursor = self.cursor.clone();
-            cursor.advance(event.position);
-            self.pass_on_one(&Told::new(event, cursor), out).await?;
-            told += 1;
-            let is_over = turn.is_over();
-            if is_over || told % AT_ONCE == 0 {
-                out.flush().await?;
-            }
-            if app.shutdown.is_cancelled() {
-                return Err(Gone::Stopping);
-            }
-            if is_over {
-                return Ok(Turn::Over);
-            }
-        }
-        out.flush().await?;
-        Ok(Turn::AtTheEnd)
-    }
-
     /// Tells of `topic` alone what lies between `after` and the cursor, in turn with others.
-    async fn tell_past(&mut self, topic: &Topic, after: &Cursor, out: &mut impl Out) -> Result<(), Gone> {
-        let mut after = after.clone();
-        while let Turn::Over = self.tell_past_for_a_turn(topic, &mut after, out).await? {}
-        Ok(())
-    }
-
-    async fn tell_past_for_a_turn(
-        &mut self,
-        topic: &Topic,
-        after: &mut Cursor,
-        out: &mut impl Out,
-    ) -> Result<Turn, Gone> {
-        let app = self.app.clone();
-        let turn = Reading::begin(&app).await;
-        let one = topic.task().map(|task| app.config.partitions.of_task(task));
-        let partitions = app.config.partitions.iter().filter(|partition| one.is_none_or(|one| one == *partition));
-        let behind = partitions.filter(|partition| after.at(*partition) < self.cursor.at(*partition));
-        let mut merged = Merged::new(behind, after);
-        let mut told = 0;
-        while has_next(&app, &mut merged).await? {
-            let Some(event) = merged.take() else { break };
-            after.advance(event.position);
-            if event.position.n > self.cursor.at(event.position.partition) {
-                // Its partition has come as far as the cursor; others may not.
-                continue;
-            }
-            let event = Told::new(event, after.clone());
-            if topic.has(&app, &event).await {
-                out.tell(&event).await?;
-            }
-            told += 1;
-            let is_over = turn.is_over();
-            if is_over || told % AT_ONCE == 0 {
-                out.flush().await?;
-            }
-            if is_over {
-                return Ok(Turn::Over);
-            }
-        }
-        out.flush().await?;
-        Ok(Turn::AtTheEnd)
+    async fn tell_past(&self, topic: &Topic, mut after: Cursor, out: &mut impl Out) -> Result<(), Gone> {
+        let topics = std::slice::from_ref(topic);
+        Past { app: &self.app, topics, cursor: &mut after, upto: Some(&self.cursor) }.tell(out).await
     }
 
     async fn pass_on_one(&mut self, told: &Told, out: &mut impl Out) -> Result<(), Gone> {
@@ -260,20 +206,11 @@ impl Follower {
         if n <= self.cursor.at(partition) {
             return Ok(());
         }
-        if self.wants(told).await {
+        if wants(&self.app, &self.topics, told).await {
             out.tell(told).await?;
         }
         self.cursor.advance(told.position);
         Ok(())
-    }
-
-    async fn wants(&self, told: &Told) -> bool {
-        for topic in &self.topics {
-            if topic.has(&self.app, told).await {
-                return true;
-            }
-        }
-        false
     }
 
     /// Sees to it that what is new of `topic` is heard.
@@ -285,14 +222,6 @@ impl Follower {
             (Ear::None | Ear::Tasks(_), None) => self.ear = Ear::All(Box::new(self.app.tail.subscribe().await?)),
         }
         Ok(())
-    }
-
-    /// Partitions that can hold something that is followed.
-    fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
-        let partitions = self.app.config.partitions;
-        let own: Option<Vec<Partition>> =
-            self.topics.iter().map(|topic| topic.task().map(|task| partitions.of_task(task))).collect();
-        partitions.iter().filter(move |partition| own.as_ref().is_none_or(|own| own.contains(partition)))
     }
 
     /// Who hears only of some tasks has come as far as the reader when nothing is left to hear.
@@ -325,41 +254,18 @@ impl Follower {
     }
 }
 
-/// How a turn at reading the past came out.
-enum Turn {
-    /// Others wait: what was read ahead is let go of.
-    Over,
-    AtTheEnd,
-}
-
-/// A follower's turn at reading the past, and at telling it: pages stay in memory until they are told, so that only so many
-/// have some. Who waits for a turn loses nothing.
-struct Reading<'a> {
-    turns: &'a Semaphore,
-    began: Instant,
-    _turn: Option<SemaphorePermit<'a>>,
-}
-
-impl<'a> Reading<'a> {
-    async fn begin(app: &'a App) -> Self {
-        let turns = &app.live.reading;
-        // It is never closed.
-        let turn = turns.acquire().await.ok();
-        Self { turns, began: Instant::now(), _turn: turn }
+/// Whether the event is one of these.
+pub(crate) async fn wants(app: &App, topics: &[Topic], told: &Told) -> bool {
+    for topic in topics {
+        if topic.has(app, told).await {
+            return true;
+        }
     }
-
-    /// Whether others should have it.
-    fn is_over(&self) -> bool {
-        self.began.elapsed() >= TURN && self.turns.available_permits() == 0
-    }
-}
-
-async fn has_next(app: &App, merged: &mut Merged) -> Result<bool, Gone> {
-    merged.has_next(app).await.map_err(Gone::unreadable)
+    false
 }
 
 impl Gone {
-    fn unreadable(problem: Problem) -> Self {
+    pub(crate) fn unreadable(problem: Problem) -> Self {
         Self::Unreadable(Box::new(problem))
     }
 }

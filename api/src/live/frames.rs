@@ -8,12 +8,14 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{FutureExt, Stream};
+use insightforge_schema::id::Cursor;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::follow::{Gone, Out};
+use super::pulse::{Pulse, reached};
 use super::told::Told;
 use super::{PATIENCE, Place};
 
@@ -35,7 +37,7 @@ pub(crate) fn open(place: Place) -> (Frames, Response) {
         (NO_BUFFERING, HeaderValue::from_static("no")),
     ];
     let room = Arc::new(Semaphore::new(WAITING_BYTES as usize));
-    let frames = Frames { sender, room, last, _place: place };
+    let frames = Frames { sender, room, last, pulse: Pulse::new(Instant::now()), _place: place };
     (frames, (headers, Body::from_stream(taken)).into_response())
 }
 
@@ -50,6 +52,7 @@ pub(crate) struct Frames {
     /// For bytes.
     room: Arc<Semaphore>,
     last: Arc<Mutex<Option<Bytes>>>,
+    pulse: Pulse,
     _place: Arc<Place>,
 }
 
@@ -78,6 +81,7 @@ impl Frames {
     }
 
     pub(crate) async fn show_life(&mut self) -> Result<(), Gone> {
+        self.pulse.show(Instant::now());
         self.send(Bytes::from_static(b": alive\n\n")).await
     }
 
@@ -111,6 +115,27 @@ impl Out for Frames {
     async fn flush(&mut self) -> Result<(), Gone> {
         Ok(())
     }
+
+    async fn drain(&mut self) -> Result<(), Gone> {
+        patiently(async {
+            let _all = self.room.acquire_many(WAITING_BYTES).await.map_err(|_| Gone::Left)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn stays(&mut self, _told: &Cursor) -> Gone {
+        loop {
+            let due = self.pulse.due();
+            tokio::select! {
+                biased;
+                () = self.sender.closed() => return Gone::Left,
+                () = reached(due) => if let Err(gone) = self.show_life().await {
+                    return gone;
+                },
+            }
+        }
+    }
 }
 
 /// What is done at once, as nearly always, needs no timer.
@@ -135,9 +160,10 @@ impl Stream for Taken {
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
+    use insightforge_schema::id::PartitionCount;
 
     use super::*;
-    use crate::live::Live;
+    use crate::live::{ALIVE, Live};
 
     fn bytes(count: u32) -> Bytes {
         vec![b'x'; count as usize].into()
@@ -169,5 +195,16 @@ mod tests {
         assert_eq!(live.followers(), 1);
         drop(response);
         assert_eq!(live.followers(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_that_we_are_alive() {
+        let (mut frames, response) = open(Live::new().place().unwrap());
+        let mut taken = response.into_body().into_data_stream();
+        frames.pulse = Pulse::new(Instant::now() - ALIVE);
+        let told = Cursor::start(PartitionCount::new(1).unwrap());
+        assert!(frames.stays(&told).now_or_never().is_none(), "it is there");
+        assert_eq!(taken.next().await.unwrap().unwrap(), ": alive\n\n");
+        assert!(frames.pulse.due() > Instant::now());
     }
 }

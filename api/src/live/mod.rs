@@ -4,13 +4,18 @@
 //! 2. [`topic`] – which events somebody follows; [`kinds`] – of what kind a task is, where its event does not say.
 //! 3. [`follow`] – one follower's way: the past from its cursor on, then what is new, without a gap; cut off when it takes
 //!    nothing.
-//! 4. [`socket`] – `/api/ws`; [`stream`] – server-sent events, by [`frames`].
+//! 4. [`past`] – the first part of that way, in turn with others.
+//! 5. [`socket`] – `/api/ws`, by [`line`]; [`stream`] – server-sent events, by [`frames`]; [`pulse`] – who is still
+//!    there.
 //!
 //! All of them share the process's one reader of the journal, [`crate::tail`].
 
 pub(crate) mod follow;
 pub(crate) mod frames;
 pub(crate) mod kinds;
+pub(crate) mod line;
+pub(crate) mod past;
+pub(crate) mod pulse;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub mod told;
@@ -35,6 +40,8 @@ const MAX_FOLLOWERS: usize = 8_000;
 const MAX_READING: usize = 32;
 /// After this long a follower lets those read that wait, and goes on when it is its turn again.
 pub(crate) const TURN: Duration = Duration::from_secs(1);
+/// How often one whose connection takes nothing looks whether others wait.
+pub(crate) const AGAIN: Duration = Duration::from_millis(100);
 /// A follower whose connection takes nothing for this long is cut off.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two signs of life to a follower that hears nothing else.

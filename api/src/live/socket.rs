@@ -1,10 +1,8 @@
 //! `GET /api/ws`: clients say what they follow, and each event comes as one JSON message.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -13,17 +11,16 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use futures_util::{FutureExt, SinkExt, StreamExt};
 use insightforge_schema::id::Cursor;
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::follow::{Follower, Gone, Out};
-use super::told::Told;
+use super::follow::{Follower, Gone};
+use super::line::Line;
 use super::topic::{Topic, TopicError};
-use super::{ALIVE, PATIENCE, Place};
+use super::{ALIVE, Place};
 use crate::app::App;
 use crate::describe::Unavailable;
 use crate::problem::Problem;
@@ -35,8 +32,6 @@ const MESSAGE_BYTES: usize = 64 * 1024;
 const TOPICS_MOST: usize = 32;
 /// Messages that made no sense, before a client is sent away.
 const FAULTS_MOST: u32 = 20;
-/// A client that answers no ping for this long is gone.
-const SILENCE: Duration = Duration::from_secs(60);
 /// For a client that was cut off to hear why.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// A reason has room for this many bytes.
@@ -88,9 +83,6 @@ pub(crate) async fn socket(
         .into_response())
 }
 
-/// A client's socket. One task reads and writes it, so it needs no lock.
-struct Line(WebSocket);
-
 /// What a client asked for.
 enum Wish {
     Subscribe(Topic, Option<Cursor>),
@@ -98,7 +90,7 @@ enum Wish {
 }
 
 async fn converse(app: Arc<App>, socket: WebSocket, _place: Place) {
-    let mut conversation = Conversation { follower: Follower::new(&app), line: Line(socket), app, faults: 0 };
+    let mut conversation = Conversation { follower: Follower::new(&app), line: Line::new(socket), app, faults: 0 };
     let gone = conversation.run().await;
     conversation.close(gone).await;
 }
@@ -114,21 +106,21 @@ impl Conversation {
     async fn run(&mut self) -> Gone {
         let mut alive = interval(ALIVE);
         alive.reset();
-        let mut heard_at = Instant::now();
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Made once: thousands that asked anew at every event would queue for the same lock.
         let shutdown = self.app.shutdown.clone();
         let mut stopping = pin!(shutdown.cancelled());
         loop {
             let done = tokio::select! {
-                message = self.line.0.next() => {
-                    heard_at = Instant::now();
-                    self.answer(message).await
+                biased;
+                () = &mut stopping => Err(Gone::Stopping),
+                // Before it is judged silent.
+                message = self.line.hear() => self.answer(message).await,
+                _ = alive.tick() => {
+                    let cursor = self.follower.cursor().clone();
+                    self.line.show_life(&cursor).await
                 }
                 heard = self.follower.next() => self.follower.pass_on(heard, &mut self.line).await,
-                _ = alive.tick() => {
-                    if heard_at.elapsed() > SILENCE { Err(Gone::Left) } else { self.show_life().await }
-                }
-                () = &mut stopping => Err(Gone::Stopping),
             };
             if let Err(gone) = done {
                 return gone;
@@ -136,16 +128,16 @@ impl Conversation {
         }
     }
 
-    async fn answer(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), Gone> {
+    async fn answer(&mut self, message: Option<Message>) -> Result<(), Gone> {
         match message {
-            Some(Ok(Message::Text(text))) => match self.read(&text) {
+            Some(Message::Text(text)) => match self.read(&text) {
                 Ok(wish) => self.grant(wish).await,
                 Err(error) => self.complain(&error).await,
             },
-            Some(Ok(Message::Binary(_))) => self.complain(&wrong("", "a message is JSON text, not bytes")).await,
+            Some(Message::Binary(_)) => self.complain(&wrong("", "a message is JSON text, not bytes")).await,
             // Pings are answered by the socket itself.
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => Err(Gone::Left),
+            Some(Message::Ping(_) | Message::Pong(_)) => Ok(()),
+            Some(Message::Close(_)) | None => Err(Gone::Left),
         }
     }
 
@@ -213,12 +205,6 @@ impl Conversation {
         if self.faults > FAULTS_MOST { Err(Gone::Done) } else { Ok(()) }
     }
 
-    async fn show_life(&mut self) -> Result<(), Gone> {
-        let cursor = self.follower.cursor().to_string();
-        self.line.put(Message::Ping(axum::body::Bytes::new())).await?;
-        self.line.say(&json!({ "alive": chrono::Utc::now(), "cursor": cursor })).await
-    }
-
     /// Says why, to one who is still there.
     async fn close(&mut self, gone: Gone) {
         let resume = |cursor: &Cursor| {
@@ -237,44 +223,9 @@ impl Conversation {
             Gone::MovedBack => (close_code::AGAIN, "the journal has moved back: load anew".into()),
             Gone::Unreadable(_) => (close_code::AGAIN, resume(self.follower.told()).into()),
         };
-        let last = Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from(reason.as_ref()) }));
+        let last = CloseFrame { code, reason: Utf8Bytes::from(reason.as_ref()) };
         // One that takes nothing takes no reason either, and is let go of.
-        let _ = timeout(LAST_WORDS, self.line.0.send(last)).await;
-    }
-}
-
-impl Line {
-    async fn put(&mut self, message: Message) -> Result<(), Gone> {
-        self.patiently(|socket, context| socket.poll_ready_unpin(context)).await?;
-        self.0.start_send_unpin(message).map_err(|_| Gone::Left)
-    }
-
-    /// What is done at once, as nearly always, needs no timer.
-    async fn patiently(
-        &mut self,
-        mut step: impl FnMut(&mut WebSocket, &mut Context<'_>) -> Poll<Result<(), axum::Error>>,
-    ) -> Result<(), Gone> {
-        let mut step = poll_fn(|context| step(&mut self.0, context));
-        let done = match (&mut step).now_or_never() {
-            Some(done) => done,
-            None => timeout(PATIENCE, step).await.map_err(|_| Gone::Slow)?,
-        };
-        done.map_err(|_| Gone::Left)
-    }
-
-    async fn say(&mut self, message: &Value) -> Result<(), Gone> {
-        self.put(Message::Text(message.to_string().into())).await?;
-        self.flush().await
-    }
-}
-
-impl Out for Line {
-    async fn tell(&mut self, told: &Told) -> Result<(), Gone> {
-        self.put(Message::Text(told.text())).await
-    }
-
-    async fn flush(&mut self) -> Result<(), Gone> {
-        self.patiently(|socket, context| socket.poll_flush_unpin(context)).await
+        let _ = timeout(LAST_WORDS, self.line.close(last)).await;
     }
 }
 

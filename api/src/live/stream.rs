@@ -207,4 +207,12 @@ impl Out for TaskFrames {
     async fn flush(&mut self) -> Result<(), Gone> {
         self.frames.flush().await
     }
+
+    async fn drain(&mut self) -> Result<(), Gone> {
+        self.frames.drain().await
+    }
+
+    async fn stays(&mut self, told: &Cursor) -> Gone {
+        self.frames.stays(told).await
+    }
 }

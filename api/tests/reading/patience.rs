@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use insightforge_schema::id::Partition;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
@@ -18,11 +19,12 @@ async fn stage() -> Stage {
     Stage::new("INSIGHTFORGE_TEST_MARIADB_URL").await
 }
 
-/// Submits tasks with documents of which few fit into the buffers of a connection.
-async fn submit_large(stage: &Stage, count: usize) {
-    let document = format!(r#"{{"text":"{}"}}"#, "x".repeat(500_000));
+/// Submits tasks with documents of which few fit into the buffers of a connection, all in one partition.
+async fn submit_large(stage: &Stage, count: usize, bytes: usize) {
+    let document = format!(r#"{{"text":"{}"}}"#, "x".repeat(bytes));
     for _ in 0..count {
-        stage.journal.submit(&Asked::new("acting", &document)).await;
+        let task = Asked::new("acting", &document).placed(Partition(1), stage.journal.partitions);
+        stage.journal.submit(&task).await;
     }
 }
 
@@ -61,7 +63,7 @@ async fn a_client_that_takes_nothing_is_cut_off_with_a_cursor_from_which_nothing
     client.follow(&json!("all"), None).await;
     // More than the buffers of the kernel and of both ends take.
     let count = 60;
-    submit_large(&stage, count).await;
+    submit_large(&stage, count, 500_000).await;
     // It does not read until it has been cut off; the connection then holds what was on its way, and the reason.
     until_cut(&stage, 1).await;
     let mut events = Vec::new();
@@ -90,7 +92,7 @@ async fn many_who_read_the_past_slowly_do_not_keep_others_from_it() {
     let stage = stage().await;
     let served = Served::new(&stage).await;
     let (count, slow) = (30, READING + 1);
-    submit_large(&stage, count).await;
+    submit_large(&stage, count, 100_000).await;
     let taken = Arc::new(AtomicUsize::new(0));
     let mut followers = JoinSet::new();
     for _ in 0..slow {
@@ -101,7 +103,7 @@ async fn many_who_read_the_past_slowly_do_not_keep_others_from_it() {
             for _ in 0..count {
                 client.event().await;
                 taken.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(2)).await;
             }
         });
     }
@@ -115,10 +117,29 @@ async fn many_who_read_the_past_slowly_do_not_keep_others_from_it() {
 }
 
 #[tokio::test]
+async fn those_who_take_nothing_of_the_past_do_not_keep_others_from_it() {
+    let stage = stage().await;
+    let served = Served::new(&stage).await;
+    submit_large(&stage, 20, 100_000).await;
+    let mut followers = Vec::new();
+    for _ in 0..READING {
+        let mut client = Client::narrow(&served).await;
+        client.say(&json!({ "subscribe": "all", "after": "0" })).await;
+        followers.push(client);
+    }
+    tell_a_newcomer(&stage, &served).await;
+    assert_eq!(stage.app.followers_cut(), 0, "before anybody was found to be too slow");
+    drop(followers);
+    until_alone(&stage).await;
+    served.end().await;
+    stage.end().await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_not_taken_keeps_its_place_until_its_connection_ends() {
     let stage = stage().await;
     let served = Served::new(&stage).await;
-    submit_large(&stage, 20).await;
+    submit_large(&stage, 20, 500_000).await;
     let mut connection = narrow(&served).await;
     let request = "GET /api/events?after=0 HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n";
     connection.write_all(request.as_bytes()).await.unwrap();

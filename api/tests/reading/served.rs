@@ -101,7 +101,11 @@ impl Client {
     pub(crate) async fn next(&mut self) -> Got {
         loop {
             match timeout(LONG, self.0.next()).await.expect("something comes") {
-                Some(Ok(Message::Text(text))) => return Got::Message(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Text(text))) => match serde_json::from_str(&text).unwrap() {
+                    // A sign of life, as pings are.
+                    Value::Object(alive) if alive.contains_key("alive") => {}
+                    message => return Got::Message(message),
+                },
                 Some(Ok(Message::Close(Some(frame)))) => {
                     return Got::Closed(frame.code.into(), frame.reason.to_string());
                 }
