@@ -91,8 +91,8 @@ async fn a_client_that_takes_nothing_is_cut_off_with_a_cursor_from_which_nothing
 async fn many_who_read_the_past_slowly_do_not_keep_others_from_it() {
     let stage = stage().await;
     let served = Served::new(&stage).await;
-    let (count, slow) = (30, READING + 1);
-    submit_large(&stage, count, 100_000).await;
+    let (count, slow) = (40, READING + 1);
+    submit_large(&stage, count, 300_000).await;
     let taken = Arc::new(AtomicUsize::new(0));
     let mut followers = JoinSet::new();
     for _ in 0..slow {
@@ -120,7 +120,7 @@ async fn many_who_read_the_past_slowly_do_not_keep_others_from_it() {
 async fn those_who_take_nothing_of_the_past_do_not_keep_others_from_it() {
     let stage = stage().await;
     let served = Served::new(&stage).await;
-    submit_large(&stage, 20, 100_000).await;
+    submit_large(&stage, 30, 300_000).await;
     let mut followers = Vec::new();
     for _ in 0..READING {
         let mut client = Client::narrow(&served).await;
