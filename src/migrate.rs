@@ -30,7 +30,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let wanted = args.redis.partitions.unwrap_or(PARTITIONS);
+    let pool = args.database.pool(2)?;
+    // The tables know it too, should Redis have lost it: two counts would be two journals.
+    let folded = tables::partitions(&pool).await.context("asking the tables how many partitions they have")?;
+    if let (Some(given), Some(folded)) = (args.redis.partitions, folded)
+        && given != folded
+    {
+        bail!("INSIGHTFORGE_PARTITIONS is {given}, and the tables were made from a journal of {folded} partitions");
+    }
+    let wanted = args.redis.partitions.or(folded).unwrap_or(PARTITIONS);
     let Some(wanted) = PartitionCount::new(wanted) else {
         bail!("INSIGHTFORGE_PARTITIONS must be between 1 and {MAX_PARTITIONS}, not {wanted}");
     };
@@ -38,7 +46,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     record(&link, &keys, wanted).await?;
     let partitions = args.redis.recorded_partitions(&link).await?;
     catalogue::announce_models(&link, &keys, &insightforge_analyzer::card::built_in()).await?;
-    let pool = args.database.pool(2)?;
+    if let Some(folded) = folded.filter(|folded| *folded != partitions.get()) {
+        bail!(
+            "this Redis holds an installation of {} partitions, and the tables were made from a journal of {folded}: are they of \
+             the same installation?",
+            partitions.get()
+        );
+    }
     tables::migrate(&pool).await.context("migrating the tables")?;
     if args.json {
         println!("{}", serde_json::json!({ "tables": "up to date", "partitions": partitions.get() }));

@@ -134,9 +134,13 @@ pub(crate) async fn reason(app: &App, headers: &HeaderMap, body: axum::body::Bod
     if faults.is_empty() { Ok(reason) } else { Err(Problem::invalid(faults)) }
 }
 
-/// Redis has no record of it: it ended longer ago than records are kept, or never was.
+/// Redis has no record of it: it ended longer ago than records are kept, or never was, or Redis lost it.
 async fn over(app: &App, task: TaskId) -> Result<Problem, Problem> {
     Ok(match find::row(app, task).await? {
+        Some(row) if matches!(row.status.as_str(), "pending" | "processing") => {
+            let reason = "Redis has lost the task's record, or the tables are late: ask again in half a minute";
+            Problem::unavailable("the task's record").with("reason", reason.into()).retry_after(30)
+        }
         Some(row) => ended(row.status.as_str()),
         None => Problem::not_found("there is no such task"),
     })

@@ -96,8 +96,8 @@ enum End {
     Open(Position, Submitted),
 }
 
-/// Finds an ended task, in Redis or, once its record is gone, in the tables. A record says nothing of a repetition, and
-/// need not: the new task's own record outlives it.
+/// Finds an ended task, in Redis or, once its record is gone, in the tables. A record says nothing of a repetition:
+/// the new task's own record outlives it, or the new task has a row.
 async fn end_of(app: &App, old: TaskId) -> Result<End, Problem> {
     let partition = app.config.partitions.of_task(old);
     if let Some(view) = script::view(&app.link, &app.keys, partition, old).await? {
@@ -142,6 +142,10 @@ async fn asked(app: &App, first: Position, submitted: &[u8]) -> Result<Submitted
 /// Stores the new task and the old one's `redriven` event in one step.
 async fn repeat(app: &App, old: TaskId, first: Position, mut submitted: Submitted, by: &By) -> Result<Stored, Problem> {
     let new = TaskId::derived(format!("redrive/{old}").as_bytes(), first.partition, app.config.partitions);
+    // Redis may have lost the new task's record, and its row still stands.
+    if app.used.among(app, &[new]).await.contains(&new) {
+        return Ok(Stored { task: new, replayed: true });
+    }
     if let Some(sealed) = submitted.webhook.as_mut().and_then(|webhook| webhook.sealed_secret.as_mut()) {
         *sealed = resealed(app, sealed, old, new)?;
     }

@@ -1,10 +1,11 @@
 //! The loop: read, fold, write, hand over. One transaction takes what every partition has ready.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use insightforge_archive::{Journal, ReadError};
 use insightforge_schema::event::{Event, now_us};
 use insightforge_schema::fail::{self, Step as FailStep};
@@ -32,6 +33,8 @@ const KNOWN_TASKS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
 const PAST: usize = 64;
 /// How long a read waits for the first new event.
 const BLOCK: Duration = Duration::from_secs(1);
+/// How often the journal is compared with the checkpoints though nothing is new.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// MySQL's and MariaDB's error number of a duplicate key.
 const DUPLICATE_KEY: u16 = 1062;
 
@@ -48,6 +51,10 @@ pub struct Projector {
     known: Known,
     /// Last folded event of every partition; empty until the checkpoints were read.
     folded: Vec<u64>,
+    /// When the last folded event of a partition happened, in microseconds since 1970: so it is known again.
+    moments: HashMap<Partition, i64>,
+    /// When the journal was last compared with the checkpoints.
+    checked: Option<Instant>,
     partitions: insightforge_schema::id::PartitionCount,
     lag: Lag,
 }
@@ -100,6 +107,8 @@ impl Projector {
             tables: Tables::new(""),
             known: Known::new(KNOWN_TASKS),
             folded: Vec::new(),
+            moments: HashMap::new(),
+            checked: None,
             partitions: config.partitions,
             lag,
         }
@@ -114,6 +123,8 @@ impl Projector {
         if !matches!(outcome, Ok(Step::Folded(_) | Step::Idle)) {
             self.known.clear();
             self.folded.clear();
+            self.moments.clear();
+            self.checked = None;
             self.reader = None;
         }
         outcome
@@ -125,9 +136,13 @@ impl Projector {
             for (partition, folded) in self.partitions.iter().zip(&self.folded) {
                 self.lag.folded(partition, *folded, 0);
             }
+        }
+        if self.checked.is_none_or(|at| at.elapsed() > CHECK_EVERY) {
             self.check_not_moved_back().await?;
+            self.checked = Some(Instant::now());
         }
         let events = self.read().await?;
+        self.check_it_goes_on(&events).await?;
         measure::read_now();
         let Some(last) = events.last() else { return Ok(Step::Idle) };
         let last_us = last.meta.at_us;
@@ -154,6 +169,7 @@ impl Projector {
         }
         for advance in &advances {
             self.folded[usize::from(advance.part)] = advance.to;
+            self.moments.insert(Partition(advance.part), advance.event_us);
             self.lag.folded(Partition(advance.part), advance.to, advance.event_us);
         }
         tracing::debug!(events = events.len(), behind_us = now_us() - last_us, "folded");
@@ -162,7 +178,7 @@ impl Projector {
 
     /// After a server lost its end, numbers are given out again: what stands under them is not what the tables have, and the
     /// journal may be longer than before. Whoever loses its connection comes by here.
-    async fn check_not_moved_back(&self) -> Result<(), StepError> {
+    async fn check_not_moved_back(&mut self) -> Result<(), StepError> {
         let Journal { link, keys, .. } = &self.journal;
         // Numbers and moments as they are together: another projector may fold on meanwhile.
         for (partition, folded, at_us) in checkpoint::moments(&self.pool).await? {
@@ -171,8 +187,26 @@ impl Projector {
             if moved_back {
                 return Err(StepError::MovedBack { partition, folded, ends });
             }
+            if self.folded.get(usize::from(partition.0)) == Some(&folded) {
+                self.moments.insert(partition, at_us);
+            }
         }
         Ok(())
+    }
+
+    /// What was read follows upon what was folded: a server that was emptied under a connection that lives gives the same
+    /// numbers to other events.
+    async fn check_it_goes_on(&self, events: &[Event]) -> Result<(), StepError> {
+        let Journal { link, keys, .. } = &self.journal;
+        let partitions: BTreeSet<Partition> = events.iter().map(|event| event.position.partition).collect();
+        let looks = partitions.into_iter().map(|partition| async move {
+            let folded = self.folded[usize::from(partition.0)];
+            let Some(at_us) = self.moments.get(&partition).copied().filter(|_| folded > 0) else { return Ok(()) };
+            let (ends, moved_back) = has_moved_back(link, keys, partition, folded, at_us).await?;
+            measure::moved_back(moved_back);
+            if moved_back { Err(StepError::MovedBack { partition, folded, ends }) } else { Ok(()) }
+        });
+        try_join_all(looks).await.map(|_: Vec<()>| ())
     }
 
     /// What is new, ordered by partition and number.

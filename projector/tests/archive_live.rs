@@ -206,7 +206,7 @@ async fn nothing_is_trimmed_that_is_not_folded_not_archived_or_to_be_kept(mut st
     assert!(!trim::move_mark(&link, &keys, PART, Some(49), 60).await.unwrap(), "it is elsewhere");
     assert!(trim::move_mark(&link, &keys, PART, Some(49), 50).await.unwrap(), "a repeated call");
     for (upto, folded, keep, bound) in
-        [(51, 90, 1, 50), (41, 40, 1, 40), (31, 90, 60, 30), (1, 90, 90, 0), (1, 90, 500, 0)]
+        [(51, 90, 1, 50), (41, 40, 1, 39), (31, 90, 60, 30), (1, 90, 90, 0), (1, 90, 500, 0)]
     {
         assert_eq!(cut(upto, folded, keep).await, Trimmed::Beyond(bound), "{upto} {folded} {keep}");
     }
@@ -314,6 +314,26 @@ async fn another_or_a_lost_archive_stops_archiving_and_says_what_is_missing(mut 
     stage.end().await;
 }
 
+async fn what_comes_after_a_journal_lost_its_end_enters_no_archive_and_stays_in_the_stream(mut stage: Stage) {
+    let folder = stage.archived();
+    stage.lives(PART, 50).await;
+    all(&mut stage.archivist()).await;
+    let mut archivist = stage.archivist();
+    let _: i64 = stage.deps.link.query(redis::cmd("DEL").arg(stage.deps.keys.journal(PART))).await.unwrap();
+    for tasks in [10, 60] {
+        for _ in 0..tasks {
+            stage.life(PART, TaskId::new(), &[processing(), completed()]).await;
+        }
+        // Shorter than before, and longer again.
+        for archivist in [&mut archivist, &mut stage.archivist()] {
+            let error = archivist.step().await.unwrap_err();
+            assert!(matches!(error, ArchivingError::MovedBack { partition: PART, folded: 150, .. }), "{error}");
+        }
+    }
+    assert_eq!((stage.stream(PART).await, files(&folder, &stage, PART).len()), ((1, 210), 15));
+    stage.end().await;
+}
+
 async fn of_two_archivists_with_different_archives_one_stops_and_the_other_has_everything(mut stage: Stage) {
     let elsewhere = stage.archived();
     let mut other = stage.archivist();
@@ -374,6 +394,7 @@ on_each_server!(
     a_task_that_waits_longer_than_its_first_event_is_kept_is_still_answered,
     tables_from_a_backup_catch_up_across_the_archive,
     another_or_a_lost_archive_stops_archiving_and_says_what_is_missing,
+    what_comes_after_a_journal_lost_its_end_enters_no_archive_and_stays_in_the_stream,
     of_two_archivists_with_different_archives_one_stops_and_the_other_has_everything,
     an_archive_of_another_journal_is_not_taken_for_this_one,
     redis_holds_as_much_after_many_tasks_as_after_few,

@@ -161,6 +161,25 @@ async fn whatever_a_caller_or_a_model_says_holds_nothing_up(stage: Stage) {
     stage.end().await;
 }
 
+async fn a_server_that_is_emptied_under_a_living_connection_is_not_folded_on(stage: Stage) {
+    stage.life(Partition(0), TaskId::new(), &[processing()]).await;
+    let (mut projector, _kept) = stage.projector("one");
+    assert_eq!(projector.step().await.unwrap(), Step::Folded(2));
+    let cut = redis::cmd("DEL").arg(stage.deps.keys.journal(Partition(0))).clone();
+    let _: i64 = stage.deps.link.query(&cut).await.unwrap();
+    // So much comes before anybody looks that the numbers go on where they were.
+    let new = TaskId::new();
+    for _ in 0..4 {
+        stage.append(Partition(0), new, 0, &submitted("{}")).await;
+    }
+    for _ in 0..2 {
+        let refused = projector.step().await.unwrap_err();
+        assert!(matches!(refused, StepError::MovedBack { folded: 2, .. }), "{refused}");
+    }
+    assert_eq!(stage.statuses().await, ["processing"]);
+    stage.end().await;
+}
+
 async fn a_journal_that_lost_its_end_is_not_folded_on_even_once_it_is_longer_again(stage: Stage) {
     let old = TaskId::new();
     stage.life(Partition(0), old, &[processing()]).await;
@@ -265,6 +284,7 @@ on_each_server! {
     of_two_projectors_one_is_fenced_and_nothing_is_folded_twice,
     what_cannot_be_folded_is_a_fault_and_holds_nothing_up,
     whatever_a_caller_or_a_model_says_holds_nothing_up,
+    a_server_that_is_emptied_under_a_living_connection_is_not_folded_on,
     a_journal_that_lost_its_end_is_not_folded_on_even_once_it_is_longer_again,
     an_event_of_another_task_under_a_known_number_is_a_fault,
     a_batch_that_ends_again_is_a_fault_and_holds_nothing_up,

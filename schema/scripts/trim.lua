@@ -9,7 +9,8 @@ local mark = tonumber(redis.call('GET', KEYS[2]) or '')
 if not mark then return { 'UNMARKED' } end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local ends = last[1] and tonumber(string.sub(last[1][1], 3)) or 0
-local bound = math.max(0, math.min(mark, folded, ends - keep))
+-- The last event in the tables stays: by it a projector sees that the journal is still the one it has folded.
+local bound = math.max(0, math.min(mark, folded - 1, ends - keep))
 if upto > bound then return { 'BEYOND', string.format('%.0f', bound) } end
 -- Large documents are copied some at a time: Redis serves nobody else meanwhile.
 local carried, bytes = {}, 0

@@ -12,6 +12,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 /// Forward-only migrations; each file explains its columns.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
+/// The servers' error number of a table that is not there.
+const NO_SUCH_TABLE: u16 = 1_146;
+
 /// The first migration that is one statement, as all after it are.
 const FIRST_SINGLE: i64 = 50;
 
@@ -122,8 +125,28 @@ async fn migrate_on(connection: &mut MySqlConnection) -> Result<(), MigrateError
 
 /// The table, the column or the index is there already.
 fn is_done(error: &sqlx::Error) -> bool {
-    let number = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
-    number.is_some_and(|error| [1_050, 1_060, 1_061].contains(&error.number()))
+    has_number(error, &[1_050, 1_060, 1_061])
+}
+
+fn has_number(error: &sqlx::Error, numbers: &[u16]) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    error.is_some_and(|error| numbers.contains(&error.number()))
+}
+
+/// How many partitions the tables were folded from; `None` while nothing was.
+///
+/// # Errors
+/// What the server says.
+pub async fn partitions(pool: &MySqlPool) -> Result<Option<u16>, sqlx::Error> {
+    let counted: Result<i64, sqlx::Error> =
+        sqlx::query_scalar("SELECT COUNT(*) FROM projection_checkpoint WHERE projection = 'live'")
+            .fetch_one(pool)
+            .await;
+    match counted {
+        Ok(count) => Ok(u16::try_from(count).ok().filter(|count| *count > 0)),
+        Err(error) if has_number(&error, &[NO_SUCH_TABLE]) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// `DATETIME(6)` from microseconds since 1970-01-01 UTC.

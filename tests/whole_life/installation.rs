@@ -247,6 +247,12 @@ impl Installation {
         }
     }
 
+    /// Redis loses what it knows of the installation as a whole.
+    pub(crate) async fn lose_config(&self) {
+        let config = insightforge_schema::keys::Keys::new(&self.name).config();
+        assert_eq!(self.redis.query::<i64>(redis::cmd("DEL").arg(config)).await.unwrap(), 1);
+    }
+
     async fn remove_keys(&self) {
         let keys: Vec<String> = self.redis.query(redis::cmd("KEYS").arg(format!("*{}*", self.name))).await.unwrap();
         for keys in keys.chunks(500) {

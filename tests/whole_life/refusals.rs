@@ -1,7 +1,8 @@
 //! Settings that cannot work do not start, and the complaint names them.
 
+use crate::eventually;
 use crate::installation::{Database, Installation, ROLES};
-use crate::process::{free_addr, run_badly};
+use crate::process::{Signal, free_addr, run_badly};
 
 #[tokio::test]
 async fn another_partition_count_than_the_recorded_one_is_refused_by_every_command() {
@@ -15,6 +16,22 @@ async fn another_partition_count_than_the_recorded_one_is_refused_by_every_comma
         let complaint = installation.run_badly(&[role, "--partitions", "8", "--metrics-addr", &metrics]).await;
         assert!(complaint.contains("4 partitions") && complaint.contains('8'), "{role}: {complaint}");
     }
+    installation.end().await;
+}
+
+#[tokio::test]
+async fn a_partition_count_that_redis_lost_is_the_tables_and_no_other() {
+    let mut installation = Installation::blank(Database::MariaDb).await;
+    installation.run(&["migrate", "--partitions", "2"]).await;
+    installation.start("projector").await;
+    let counted = async || (installation.count("projection_checkpoint").await == 2).then_some(());
+    eventually("the projector has begun", counted).await;
+    installation.stop("projector", Signal::Terminate).await;
+    installation.lose_config().await;
+    let complaint = installation.run_badly(&["migrate", "--partitions", "4"]).await;
+    assert!(complaint.contains("is 4") && complaint.contains("2 partitions"), "{complaint}");
+    let said = installation.run(&["migrate"]).await;
+    assert!(said.contains("2 partitions"), "{said}");
     installation.end().await;
 }
 

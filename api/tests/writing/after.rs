@@ -166,6 +166,27 @@ async fn a_task_whose_record_is_gone_is_repeated_from_the_tables_once() {
 }
 
 #[tokio::test]
+async fn what_redis_lost_is_neither_repeated_twice_nor_said_to_be_over() {
+    let door = Door::open_with_tables().await;
+    let old = door.upload(&good()).await.task();
+    Work::on(&door, old).await.start().await.fail("timeout").await;
+    let path = format!("/api/tasks/{old}/retry");
+    let new = post(&door, path.clone()).await.task();
+    door.fold().await;
+    // The old one's record still stands, and says nothing of the new one.
+    forget(&door, new).await;
+    let again = post(&door, path).await;
+    assert_eq!((again.task(), again.header("idempotency-replayed")), (new, Some("true")));
+    let submitted = door.submitted_ids().await;
+    assert_eq!(submitted.len(), 2, "{submitted:?}");
+
+    let cancelled = post(&door, format!("/api/tasks/{new}/cancel")).await;
+    cancelled.is_problem(503, "nothing was lost");
+    assert_eq!(cancelled.header("retry-after"), Some("30"));
+    door.end().await;
+}
+
+#[tokio::test]
 async fn dead_letters_are_listed_latest_first_and_leave_by_being_repeated() {
     let door = Door::open_with_tables().await;
     let mut failed = Vec::new();

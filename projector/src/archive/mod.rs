@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint;
 use crate::measure;
+use crate::project::has_moved_back;
 
 /// Between two looks when nothing was to be done, and after a failure.
 const IDLE: Duration = Duration::from_secs(2);
@@ -100,6 +101,11 @@ pub enum ArchivingError {
          archived or trimmed until it holds them (is it another place than before?)"
     )]
     Lost { partition: Partition, from: u64, to: u64, place: String },
+    #[error(
+        "partition {partition} ends at event {ends} and the tables contain event {folded}, or the event under that number is \
+         another: Redis lost its end, and two histories must not meet in one archive"
+    )]
+    MovedBack { partition: Partition, folded: u64, ends: u64 },
 }
 
 impl Archivist {
@@ -124,10 +130,12 @@ impl Archivist {
     /// [`ArchivingError`]; everything is as it was, or the next step finds what this one did.
     pub async fn step(&mut self) -> Result<Step, ArchivingError> {
         let folded = checkpoint::lowest(&self.pool, self.partitions).await?;
+        let moments = checkpoint::moments(&self.pool).await?;
         let mut outcome = Ok(Step::Idle);
         for (partition, folded) in self.partitions.iter().zip(folded) {
             let Some(folded) = folded else { continue };
-            match self.step_in(partition, folded).await {
+            let moment = moments.iter().find(|(of, ..)| *of == partition).map(|(_, n, at_us)| (*n, *at_us));
+            match self.step_in(partition, folded, moment).await {
                 Ok(Step::Idle) => {}
                 Ok(step) => return Ok(step),
                 Err(error) => outcome = outcome.and(Err(error)),
@@ -136,7 +144,19 @@ impl Archivist {
         outcome
     }
 
-    async fn step_in(&mut self, partition: Partition, folded: u64) -> Result<Step, ArchivingError> {
+    async fn step_in(
+        &mut self,
+        partition: Partition,
+        folded: u64,
+        moment: Option<(u64, i64)>,
+    ) -> Result<Step, ArchivingError> {
+        if let Some((last, at_us)) = moment {
+            let Journal { link, keys, .. } = &self.journal;
+            let (ends, moved_back) = has_moved_back(link, keys, partition, last, at_us).await?;
+            if moved_back {
+                return Err(ArchivingError::MovedBack { partition, folded: last, ends });
+            }
+        }
         let mark = self.mark(partition).await?;
         measure::archive(partition, mark, folded);
         if let Some(step) = self.archive_next(partition, mark, folded).await? {

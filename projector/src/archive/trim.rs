@@ -25,7 +25,8 @@ impl Archivist {
         let Some(begins) = journal::first_number(link, keys, partition).await? else { return Ok(None) };
         let ends = journal::last_number(link, keys, partition).await?;
         let keep = self.retention.keep.max(1);
-        let bound = mark.min(folded).min(ends.saturating_sub(keep));
+        // The last event in the tables stays: by it a projector sees that the journal is still the one it has folded.
+        let bound = mark.min(folded.saturating_sub(1)).min(ends.saturating_sub(keep));
         if bound < begins || bound + 1 - begins < WORTH.min(keep / 10).max(1) {
             return Ok(None);
         }
