@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long)]
     keep_old: bool,
     /// Fold to the end of the journal, not to where the projector is: for tables that were lost together with the
-    /// projector's checkpoint. Outcomes between the two will never be announced by webhook
+    /// projector's checkpoint, and for a Redis that lost its last events. Outcomes between the two will never be announced by webhook
     #[arg(long, requires = "accept_differences")]
     to_end: bool,
     /// Print the outcome as one JSON object

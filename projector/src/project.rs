@@ -87,7 +87,7 @@ pub enum StepError {
     #[error(
         "the journal of partition {partition} ends at event {ends} and has not event {folded} as the tables have it: Redis lost \
              its end, or is another server than before. Nothing is folded until Redis is restored or the tables are rebuilt \
-             (`insightforge rebuild`)"
+             (`insightforge rebuild --accept-differences --to-end`)"
     )]
     MovedBack { partition: Partition, folded: u64, ends: u64 },
 }

@@ -214,6 +214,26 @@ async fn tables_that_were_lost_with_their_checkpoint_come_back_and_nothing_is_an
     stage.end().await;
 }
 
+async fn tables_follow_a_journal_that_lost_its_end_only_when_that_is_asked_for(stage: Stage) {
+    stage.history().await;
+    for partition in [Partition(0), Partition(1)] {
+        let gone = redis::cmd("DEL").arg(stage.deps.keys.journal(partition)).to_owned();
+        assert_eq!(stage.deps.link.query::<i64>(&gone).await.unwrap(), 1);
+        stage.life(partition, TaskId::new(), &[processing(), completed()]).await;
+    }
+    let refused = stage.rebuild(config()).await.unwrap_err();
+    assert!(matches!(refused, RebuildError::Short { ends: 3, .. }), "{refused}");
+    assert!(refused.to_string().contains("--accept-differences --to-end"), "{refused}");
+    let lost = rebuild::Config { accept_differences: true, to_end: true, ..config() };
+    assert!(stage.rebuild(lost).await.unwrap().swapped);
+    assert_eq!(stage.statuses().await, ["completed", "completed"]);
+    // And the projector goes on from there.
+    stage.life(Partition(0), TaskId::new(), &[processing()]).await;
+    stage.fold().await;
+    assert_eq!(stage.statuses().await, ["completed", "completed", "processing"]);
+    stage.end().await;
+}
+
 async fn under_live_load_nothing_is_lost_doubled_or_announced_twice(stage: Stage) {
     stage.history().await;
     let ended_before = stage.count("webhook_outbox").await;
@@ -525,6 +545,7 @@ on_each_server! {
     the_rebuilt_tables_are_the_old_ones_to_the_last_row_and_name,
     what_was_not_announced_yet_is_left_to_the_projector,
     tables_that_were_lost_with_their_checkpoint_come_back_and_nothing_is_announced,
+    tables_follow_a_journal_that_lost_its_end_only_when_that_is_asked_for,
     under_live_load_nothing_is_lost_doubled_or_announced_twice,
     differences_are_counted_and_the_live_tables_stay_unless_they_are_accepted,
     the_same_damage_in_two_rows_of_a_range_is_seen,

@@ -111,7 +111,8 @@ pub(super) async fn check_tables(pool: &MySqlPool) -> Result<(), RebuildError> {
     }
 }
 
-/// Refuses a journal that does not reach from the first event to the checkpoint, stream and archive taken together.
+/// Refuses a journal that does not reach from the first event to the checkpoint, or to its own end when that is what is asked
+/// for; stream and archive taken together.
 ///
 /// # Errors
 /// [`RebuildError::Trimmed`], [`RebuildError::Short`].
@@ -119,10 +120,11 @@ pub(super) async fn check_journal(
     journal: &Journal,
     partitions: PartitionCount,
     checkpoint: &[u64],
+    to_end: bool,
 ) -> Result<(), RebuildError> {
     for (partition, &folded) in partitions.iter().zip(checkpoint) {
         let ends = journal.last_number(partition).await?;
-        if ends < folded {
+        if ends < folded && !to_end {
             return Err(RebuildError::Short { partition, folded, ends });
         }
         let begins = journal.begins(partition).await?;

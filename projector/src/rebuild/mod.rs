@@ -122,7 +122,8 @@ pub enum RebuildError {
     Trimmed { partition: Partition, begins: u64 },
     #[error(
         "the journal of partition {partition} ends at event {ends}, but the tables contain event {folded}: \
-         this is not the journal they were made from, or it lost its end"
+         this is not the journal they were made from, or it lost its end. To have the tables follow what is left, rebuild with \
+         --accept-differences --to-end"
     )]
     Short { partition: Partition, folded: u64, ends: u64 },
     #[error("trigger {trigger} of {table} would be lost with the old table: drop it, and create it again afterwards")]
@@ -189,7 +190,7 @@ async fn rebuild_alone(
 ) -> Result<Report, RebuildError> {
     guard::check_tables(&deps.pool).await?;
     let checkpoint = checkpoint::read(&deps.pool, config.partitions, &config.owner).await?;
-    guard::check_journal(&deps.journal, config.partitions, &checkpoint).await?;
+    guard::check_journal(&deps.journal, config.partitions, &checkpoint, config.to_end).await?;
     for leftover in [FRESH, OLD] {
         fresh::drop_all(&deps.pool, leftover).await?;
     }
@@ -256,7 +257,8 @@ async fn target(config: &Config, deps: &Deps, checkpoint: &[u64]) -> Result<Vec<
     let mut target = checkpoint.to_vec();
     if config.to_end {
         for (partition, target) in config.partitions.iter().zip(&mut target) {
-            *target = (*target).max(deps.journal.last_number(partition).await?);
+            // Also when that is before what the tables contain: Redis lost the rest.
+            *target = deps.journal.last_number(partition).await?;
         }
     }
     Ok(target)
