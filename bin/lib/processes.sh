@@ -36,6 +36,7 @@ watch_started() {
     for name in "${started[@]}"; do
       if ! alive "$name"; then
         exec {nothing}>&-
+        # shellcheck disable=SC2034  # its callers read it
         ended=$name
         return
       fi
@@ -66,7 +67,7 @@ await() {
 
 # show_end LOG: its last lines.
 show_end() {
-  tail -n 15 "$1" | sed 's/^/    /' >&2
+  tail -n 40 "$1" | sed 's/^/    /' >&2
 }
 
 # end SECONDS NAME…: SIGTERM to all of them at once, SIGKILL to what is left after SECONDS.

@@ -98,6 +98,15 @@ impl Follower {
         &self.topics
     }
 
+    /// Begins with a first topic at what is to come, and tells nothing yet: for who has its past to tell first.
+    pub(crate) async fn begin(&mut self, topic: Topic) -> Result<(), Gone> {
+        self.listen(&topic).await?;
+        // After it listens, so that nothing falls between.
+        self.cursor = ends(&self.app).await?;
+        self.topics.push(topic);
+        Ok(())
+    }
+
     /// Follows `topic` too: tells what there is of it after `after`, then goes on with what is new. Without `after` it
     /// begins with what happens after this returned.
     pub(crate) async fn add(&mut self, topic: Topic, after: Option<Cursor>, out: &mut impl Out) -> Result<(), Gone> {

@@ -100,7 +100,7 @@ pub(crate) async fn task(
 
 /// Listens first, then tells what the task has behind it.
 async fn tell_task(app: &Arc<App>, begin: &Begin, follower: &mut Follower, out: &mut TaskFrames) -> Result<(), Gone> {
-    follower.add(Topic::Task(begin.task), None, out).await?;
+    follower.begin(Topic::Task(begin.task)).await?;
     let status = crate::find::find(app, begin.task).await.ok().flatten().map(|found| found.status);
     out.frames.send(named("state", &json!({ "task_id": begin.task, "status": status }))).await?;
     loop {
