@@ -26,12 +26,9 @@ alive() {
 # watch_started: returns when one of what was started has ended, with its name in `ended`. Not by `wait -n`, which never
 # returns for a process that ended just before it was called.
 watch_started() {
-  local name nothing folder
-  folder=$(mktemp -d)
-  mkfifo "$folder/nothing"
-  # Nobody ever writes to it, so reading is waiting, which a signal ends at once and no process is needed for.
-  exec {nothing}<>"$folder/nothing"
-  rm -r "$folder"
+  local name nothing
+  # Nobody sends anything to it, so reading is waiting, which a signal ends at once and no process is needed for.
+  exec {nothing}<>/dev/udp/127.0.0.1/9
   while true; do
     for name in "${started[@]}"; do
       if ! alive "$name"; then
