@@ -24,6 +24,7 @@ use crate::params::task_id;
 use crate::path::Path;
 use crate::problem::{Fields, Problem};
 use crate::sent::{Media, Sent, SentFields};
+use crate::shape::TaskStatus;
 use crate::{body, trace};
 
 /// The longest reason, in characters.
@@ -137,7 +138,7 @@ pub(crate) async fn reason(app: &App, headers: &HeaderMap, body: axum::body::Bod
 /// Redis has no record of it: it ended longer ago than records are kept, or never was, or Redis lost it.
 async fn over(app: &App, task: TaskId) -> Result<Problem, Problem> {
     Ok(match find::row(app, task).await? {
-        Some(row) if matches!(row.status.as_str(), "pending" | "processing") => {
+        Some(row) if matches!(row.status, TaskStatus::Pending | TaskStatus::Processing) => {
             let reason = "Redis has lost the task's record, or the tables are late: ask again in half a minute";
             Problem::unavailable("the task's record").with("reason", reason.into()).retry_after(30)
         }

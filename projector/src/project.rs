@@ -1,6 +1,6 @@
 //! The loop: read, fold, write, hand over. One transaction takes what every partition has ready.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -198,11 +198,13 @@ impl Projector {
     /// numbers to other events.
     async fn check_it_goes_on(&self, events: &[Event]) -> Result<(), StepError> {
         let Journal { link, keys, .. } = &self.journal;
-        let partitions: BTreeSet<Partition> = events.iter().map(|event| event.position.partition).collect();
-        let looks = partitions.into_iter().map(|partition| async move {
+        let ends: BTreeMap<Partition, u64> =
+            events.iter().map(|event| (event.position.partition, event.position.n)).collect();
+        let looks = ends.into_iter().map(|(partition, ends)| async move {
             let folded = self.folded[usize::from(partition.0)];
             let Some(at_us) = self.moments.get(&partition).copied().filter(|_| folded > 0) else { return Ok(()) };
-            let (ends, moved_back) = has_moved_back(link, keys, partition, folded, at_us).await?;
+            // What was read lies behind it, so the journal does not end before: one look is enough.
+            let moved_back = is_another(link, keys, partition, folded, at_us).await?;
             measure::moved_back(moved_back);
             if moved_back { Err(StepError::MovedBack { partition, folded, ends }) } else { Ok(()) }
         });
@@ -326,7 +328,11 @@ pub(crate) async fn has_moved_back(
     at_us: i64,
 ) -> Result<(u64, bool), LinkError> {
     let ends = last_number(link, keys, partition).await?;
-    // What left the stream for the archive was there when it left.
-    let last = range(link, keys, partition, folded, Some(folded), 1).await?;
-    Ok((ends, ends < folded || last.first().is_some_and(|event| event.meta.at_us != at_us)))
+    Ok((ends, ends < folded || is_another(link, keys, partition, folded, at_us).await?))
+}
+
+/// Whether the event `n` did not happen at `at_us`. What left the stream for the archive was there when it left.
+async fn is_another(link: &Link, keys: &Keys, partition: Partition, n: u64, at_us: i64) -> Result<bool, LinkError> {
+    let found = range(link, keys, partition, n, Some(n), 1).await?;
+    Ok(found.first().is_some_and(|event| event.meta.at_us != at_us))
 }
